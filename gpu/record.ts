@@ -1,0 +1,177 @@
+import type { Gpu } from "./device.ts";
+import { describeLaunch, type Launch } from "./kernel.ts";
+import { BINDING_ALIGNMENT, type Tensor } from "./tensor.ts";
+
+/** Where launches find their uniforms: buffers that every submit fills anew from the start. */
+export interface UniformPage {
+  readonly buffer: GPUBuffer;
+  readonly bytes: Uint8Array<ArrayBuffer>;
+}
+
+/**
+ * Collects kernel launches and copies into one command buffer.
+ * {@link Gpu.record} makes it and submits it once. Consecutive launches share a
+ * compute pass: WebGPU orders them, and each sees what the ones before it wrote.
+ */
+export class Recorder {
+  /** The device that the commands are for. */
+  readonly gpu: Gpu;
+  readonly #encoder: GPUCommandEncoder;
+  #pass: GPUComputePassEncoder | undefined;
+  #uniformBytes = 0;
+  readonly #launched = new Set<string>();
+  readonly #afterSubmit: (() => void)[] = [];
+
+  /** For {@link Gpu.record}. */
+  constructor(gpu: Gpu, label: string) {
+    this.gpu = gpu;
+    this.#encoder = gpu.device.createCommandEncoder({ label });
+  }
+
+  /** Names of the kernels recorded so far, for error messages. */
+  get launched(): ReadonlySet<string> {
+    return this.#launched;
+  }
+
+  /**
+   * Records one kernel launch; {@link Kernel.run} is the typed way.
+   * @throws {RangeError} If the launch needs more workgroups than the adapter allows.
+   */
+  launch(launch: Launch): void {
+    const most = this.gpu.limits.maxComputeWorkgroupsPerDimension;
+    if (
+      launch.workgroups.some((n) => !Number.isInteger(n) || n < 1 || n > most)
+    ) {
+      throw new RangeError(
+        `Cannot launch kernel ${describeLaunch(launch)}: workgroups [${
+          launch.workgroups.join(", ")
+        }] must be 1 to ${most}`,
+      );
+    }
+    const { pipeline, layout } = this.gpu.pipeline(launch);
+    const entries: GPUBindGroupEntry[] = launch.tensors.map((
+      tensor,
+      binding,
+    ) => ({
+      binding,
+      resource: tensor.binding,
+    }));
+    if (launch.uniforms) {
+      entries.push({
+        binding: entries.length,
+        resource: this.#placeUniforms(launch.uniforms),
+      });
+    }
+    const group = this.gpu.device.createBindGroup({
+      label: launch.name,
+      layout,
+      entries,
+    });
+    const pass = this.#openPass(launch.name);
+    pass.setPipeline(pipeline);
+    pass.setBindGroup(0, group);
+    pass.dispatchWorkgroups(...launch.workgroups);
+    this.#launched.add(launch.name);
+  }
+
+  /**
+   * Copies `nRows` rows between tensors with equal row sizes.
+   * @throws {RangeError} If rows differ in size, lie out of range, span buffers, or (16-bit types) split a word.
+   */
+  copy(
+    from: Tensor,
+    to: Tensor,
+    options: { fromRow?: number; toRow?: number; nRows?: number } = {},
+  ): void {
+    const { fromRow = 0, toRow = 0, nRows = from.nRows } = options;
+    const nBytes = nRows * from.rowBytes;
+    // The word that pads a tensor's end may be copied onto another's.
+    const isWhole = nBytes % 4 === 0 ||
+      (fromRow + nRows === from.nRows && toRow + nRows === to.nRows);
+    if (
+      from.rowBytes !== to.rowBytes || fromRow < 0 || toRow < 0 ||
+      fromRow + nRows > from.nRows || toRow + nRows > to.nRows || !isWhole ||
+      fromRow * from.rowBytes % 4 !== 0 || toRow * to.rowBytes % 4 !== 0
+    ) {
+      throw new RangeError(
+        `Cannot copy ${nRows} rows of ${from} from ${fromRow} to row ${toRow} of ${to}`,
+      );
+    }
+    const [source, target] = [from.binding, to.binding];
+    this.copyBuffer(
+      source.buffer,
+      (source.offset ?? 0) + fromRow * from.rowBytes,
+      target.buffer,
+      (target.offset ?? 0) + toRow * to.rowBytes,
+      Math.ceil(nBytes / 4) * 4,
+    );
+  }
+
+  /** Copies bytes between buffers; offsets and size are multiples of 4. */
+  copyBuffer(
+    from: GPUBuffer,
+    fromByte: number,
+    to: GPUBuffer,
+    toByte: number,
+    nBytes: number,
+  ): void {
+    this.#closePass();
+    this.#encoder.copyBufferToBuffer(from, fromByte, to, toByte, nBytes);
+  }
+
+  /** Sets all of a tensor's bytes to zero. */
+  clear(tensor: Tensor): void {
+    this.#closePass();
+    for (const { tensor: part } of tensor.windows()) {
+      const { buffer, offset, size } = part.binding;
+      this.#encoder.clearBuffer(buffer, offset ?? 0, size ?? 0);
+    }
+  }
+
+  /** Calls `then` once the commands are submitted. */
+  afterSubmit(then: () => void): void {
+    this.#afterSubmit.push(then);
+  }
+
+  /** Ends recording and submits; for {@link Gpu.record}. */
+  submit(): void {
+    this.#closePass();
+    this.gpu.profiler?.resolve(this.#encoder);
+    const { queue } = this.gpu.device;
+    for (let start = 0, page = 0; start < this.#uniformBytes; page++) {
+      const { buffer, bytes } = this.gpu.uniformPage(page);
+      const size = Math.min(bytes.byteLength, this.#uniformBytes - start);
+      queue.writeBuffer(buffer, 0, bytes, 0, size);
+      start += size;
+    }
+    queue.submit([this.#encoder.finish()]);
+    for (const then of this.#afterSubmit) then();
+  }
+
+  #openPass(kernel: string): GPUComputePassEncoder {
+    const timestampWrites = this.gpu.profiler?.next(kernel);
+    if (timestampWrites) {
+      this.#closePass();
+      this.#pass = this.#encoder.beginComputePass({ timestampWrites });
+    }
+    this.#pass ??= this.#encoder.beginComputePass();
+    return this.#pass;
+  }
+
+  #closePass(): void {
+    this.#pass?.end();
+    this.#pass = undefined;
+  }
+
+  #placeUniforms(values: ArrayBuffer): GPUBufferBinding {
+    const pageBytes = this.gpu.uniformPage(0).bytes.byteLength;
+    const page = this.gpu.uniformPage(
+      Math.floor(this.#uniformBytes / pageBytes),
+    );
+    const offset = this.#uniformBytes % pageBytes;
+    page.bytes.set(new Uint8Array(values), offset);
+    this.#uniformBytes += Math.ceil(values.byteLength / BINDING_ALIGNMENT) *
+      BINDING_ALIGNMENT;
+    return { buffer: page.buffer, offset, size: values.byteLength };
+  }
+}
