@@ -1,0 +1,339 @@
+import type { Gpu, Recorder, Tensor } from "../gpu/mod.ts";
+import { addNorm } from "../kernels/add_norm.ts";
+import { attention } from "../kernels/attention.ts";
+import { attentionWide } from "../kernels/attention_wide.ts";
+import { embed } from "../kernels/embed.ts";
+import { matmul } from "../kernels/matmul.ts";
+import { qkNormRope } from "../kernels/qk_norm_rope.ts";
+import { rmsNorm } from "../kernels/rms_norm.ts";
+import { siluMul } from "../kernels/silu_mul.ts";
+import { bf16ToF32, f32ToBf16 } from "./dtype.ts";
+import type { KvCache } from "./kv_cache.ts";
+import type { Olmo2Config } from "./olmo2_config.ts";
+import {
+  layerShapes,
+  loadLayer,
+  type LoadOptions,
+  type Olmo2Layer,
+  WeightLoader,
+} from "./olmo2_weights.ts";
+import type { Checkpoint } from "./safetensors.ts";
+import type { TokenBatch } from "./token_batch.ts";
+
+/**
+ * What to do with the residual stream after block `layer`: read it (capture) or
+ * change it in place (steering, an SAE's reconstruction, an ablation).
+ * `resid` is f32 `[T, d_model]`, tokens in the order of the batch.
+ */
+export type ResidHook = (rec: Recorder, layer: number, resid: Tensor) => void;
+
+/** Options of {@link Olmo2.forward}. */
+export interface ForwardOptions {
+  /** Blocks to run, from the first; all loaded ones when absent. */
+  readonly nLayers?: number;
+  /** Called after every block. */
+  readonly hook?: ResidHook;
+}
+
+/**
+ * OLMo-2: a decoder that norms queries and keys over their whole projections and
+ * adds the normed *outputs* of attention and MLP to the residual stream.
+ * Weights stay in the checkpoint's type; activations are f32.
+ * Source: Hugging Face `Olmo2ForCausalLM`.
+ */
+export class Olmo2 implements Disposable {
+  /** Sizes and constants. */
+  readonly config: Olmo2Config;
+  /** The device that holds the weights. */
+  readonly gpu: Gpu;
+  readonly #owned: DisposableStack;
+  readonly #embedding: Tensor; // [vocab, d_model]
+  readonly #layers: readonly Olmo2Layer[];
+  readonly #finalNorm: Tensor; // f32 [d_model]
+  readonly #head: Tensor | undefined; // [vocab, d_model]
+  readonly #rope: Tensor; // f32 [context, d_head]: cos and sin of d_head/2 angles, interleaved
+
+  private constructor(
+    gpu: Gpu,
+    config: Olmo2Config,
+    weights: {
+      owned: DisposableStack;
+      embedding: Tensor;
+      layers: Olmo2Layer[];
+      finalNorm: Tensor;
+      head: Tensor | undefined;
+      rope: Tensor;
+    },
+  ) {
+    this.gpu = gpu;
+    this.config = config;
+    this.#owned = weights.owned;
+    this.#embedding = weights.embedding;
+    this.#layers = weights.layers;
+    this.#finalNorm = weights.finalNorm;
+    this.#head = weights.head;
+    this.#rope = weights.rope;
+  }
+
+  /**
+   * Puts a checkpoint on the GPU, or as many of its blocks as are needed.
+   * Names and shapes of all tensors are checked before memory is taken.
+   * @throws {TypeError} If a tensor has the wrong shape or type, naming file and tensor.
+   */
+  static async load(
+    gpu: Gpu,
+    checkpoint: Checkpoint,
+    config: Olmo2Config,
+    options: LoadOptions = {},
+  ): Promise<Olmo2> {
+    const { nLayers = config.n_layers, withHead = true } = options;
+    using owned = new DisposableStack();
+    const loader = new WeightLoader(gpu, checkpoint, owned, options);
+    const table: [string, number[]] = ["model.embed_tokens.weight", [
+      config.vocab_size,
+      config.d_model,
+    ]];
+    const hasOwnHead = withHead && !config.tied_embeddings;
+    loader.expect([
+      table,
+      ["model.norm.weight", [config.d_model]],
+      ...(hasOwnHead ? [["lm_head.weight", table[1]] as const] : []),
+      ...[...Array(nLayers).keys()].flatMap((l) => layerShapes(config, l)),
+    ]);
+    const embedding = await loader.matrix(table[0], table[0]);
+    const layers: Olmo2Layer[] = [];
+    for (let l = 0; l < nLayers; l++) layers.push(await loadLayer(loader, l));
+    const finalNorm = await loader.vector(
+      "model.norm.weight",
+      "model.norm.weight",
+    );
+    const ownHead = hasOwnHead
+      ? await loader.matrix("lm_head.weight", "lm_head.weight")
+      : undefined;
+    const head = withHead ? ownHead ?? embedding : undefined;
+    const rope = owned.use(
+      gpu.floats(
+        "rope",
+        [config.context_length, config.d_head],
+        ropeTable(config, options.rope ?? "f32"),
+      ),
+    );
+    await gpu.settled();
+    return new Olmo2(gpu, config, {
+      owned: owned.move(),
+      embedding,
+      layers,
+      finalNorm,
+      head,
+      rope,
+    });
+  }
+
+  /** Blocks on the GPU. */
+  get nLayers(): number {
+    return this.#layers.length;
+  }
+
+  /**
+   * Runs the blocks over a batch's tokens and returns the residual stream,
+   * f32 `[T, d_model]`, which the workspace owns and the next pass overwrites.
+   */
+  forward(
+    rec: Recorder,
+    work: Workspace,
+    cache: KvCache,
+    options: ForwardOptions = {},
+  ): Tensor {
+    const { nLayers = this.nLayers, hook } = options;
+    const { resid, ids } = work.tokens;
+    embed(rec, { ids, table: this.#embedding, resid });
+    for (const [l, layer] of this.#layers.slice(0, nLayers).entries()) {
+      this.#attention(rec, work, layer, cache, l); //      q_norm, k_norm, rope, softmax(qkᵀ)v, o_proj
+      this.#addNorm(rec, work, layer.postAttentionNorm); // resid_mid = resid + norm(attention)
+      this.#mlp(rec, work, layer); //                       down_proj(silu(gate) · up)
+      this.#addNorm(rec, work, layer.postFeedforwardNorm); // resid_post[l]
+      hook?.(rec, l, resid);
+    }
+    return resid;
+  }
+
+  /** The final norm of rows of the residual stream: y = norm(x), both f32 `[n, d_model]`. */
+  finalNorm(rec: Recorder, x: Tensor, y: Tensor): void {
+    rmsNorm.run(rec, { x, weight: this.#finalNorm, y }, {
+      eps: this.config.rms_norm_eps,
+    });
+  }
+
+  /**
+   * Logits of final-normed rows: f32 `[n, d_model]` → f32 `[n, vocab]`.
+   * @throws {Error} If the model was loaded without its head.
+   */
+  logits(rec: Recorder, normed: Tensor, logits: Tensor): void {
+    if (!this.#head) {
+      throw new Error(
+        "Cannot compute logits: the model was loaded without its head",
+      );
+    }
+    matmul(rec, { layout: "mk,nk", A: normed, B: this.#head, C: logits });
+  }
+
+  #attention(
+    rec: Recorder,
+    work: Workspace,
+    layer: Olmo2Layer,
+    cache: KvCache,
+    l: number,
+  ): void {
+    const { n_heads, n_kv_heads, d_head, rms_norm_eps } = this.config;
+    const { resid, qkv, q, z, blockOut, places } = work.tokens;
+    const [K, V] = [cache.keys(l), cache.values(l)];
+    const [d_q, d_kv] = [n_heads * d_head, n_kv_heads * d_head];
+    matmul(rec, { layout: "mk,nk", A: resid, B: layer.W_qkv, C: qkv });
+    qkNormRope.run(rec, {
+      qkv,
+      qk_norm: layer.qk_norm,
+      rope: this.#rope,
+      places,
+      q,
+      K,
+      V,
+    }, {
+      d_q,
+      d_kv,
+      d_head,
+      eps: rms_norm_eps,
+    });
+    // A graphics card needs thousands of invocations; a software driver would rather not join lanes.
+    const isFew = !this.gpu.isSoftware && resid.nRows * n_heads < 4096;
+    (isFew ? attentionWide : attention).run(rec, { q, K, V, places, z }, {
+      D4: d_head / 4,
+      scale: 1 / Math.sqrt(d_head),
+    });
+    matmul(rec, { layout: "mk,nk", A: z, B: layer.W_o, C: blockOut });
+  }
+
+  #mlp(rec: Recorder, work: Workspace, layer: Olmo2Layer): void {
+    const { resid, gateUp, ffn, blockOut } = work.tokens;
+    matmul(rec, { layout: "mk,nk", A: resid, B: layer.W_gate_up, C: gateUp });
+    siluMul.run(rec, { gate_up: gateUp, y: ffn });
+    matmul(rec, { layout: "mk,nk", A: ffn, B: layer.W_down, C: blockOut });
+  }
+
+  #addNorm(rec: Recorder, work: Workspace, weight: Tensor): void {
+    const { resid, blockOut } = work.tokens;
+    addNorm.run(rec, { x: blockOut, weight, resid }, {
+      eps: this.config.rms_norm_eps,
+    });
+  }
+
+  /** Frees the weights. */
+  [Symbol.dispose](): void {
+    this.#owned.dispose();
+  }
+}
+
+/** The tensors of one pass, each of exactly T rows. */
+interface TokenTensors {
+  readonly ids: Tensor; // u32 [T]
+  readonly places: Tensor; // u32 [T, 2]
+  readonly resid: Tensor; // f32 [T, d_model]
+  readonly qkv: Tensor; // f32 [T, d_q + 2 d_kv]
+  readonly q: Tensor; // f32 [T, d_q]
+  readonly z: Tensor; // f32 [T, d_q]
+  readonly blockOut: Tensor; // f32 [T, d_model]: what attention or MLP adds, before its norm
+  readonly gateUp: Tensor; // f32 [T, 2 d_ffn]
+  readonly ffn: Tensor; // f32 [T, d_ffn]
+}
+
+/** Activations of a pass over up to `maxTokens` tokens; made once and used for every pass. */
+export class Workspace implements Disposable {
+  /** Most tokens of a pass. */
+  readonly maxTokens: number;
+  readonly #owned = new DisposableStack();
+  readonly #all: TokenTensors;
+  #current: TokenTensors | undefined;
+
+  /** Takes the memory at once: 4 · (3 d_model + 3 d_q + 2 d_kv + 3 d_ffn) bytes a token. */
+  constructor(gpu: Gpu, config: Olmo2Config, maxTokens: number) {
+    const { d_model, d_ffn, n_heads, n_kv_heads, d_head } = config;
+    const [d_q, d_kv] = [n_heads * d_head, n_kv_heads * d_head];
+    const f32 = (label: string, width: number) =>
+      this.#owned.use(gpu.tensor(label, "f32", [maxTokens, width]));
+    this.maxTokens = maxTokens;
+    this.#all = {
+      ids: this.#owned.use(gpu.tensor("ids", "u32", [maxTokens])),
+      places: this.#owned.use(gpu.tensor("places", "u32", [maxTokens, 2])),
+      resid: f32("resid", d_model),
+      qkv: f32("qkv", d_q + 2 * d_kv),
+      q: f32("q", d_q),
+      z: f32("z", d_q),
+      blockOut: f32("block_out", d_model),
+      gateUp: f32("gate_up", 2 * d_ffn),
+      ffn: f32("ffn", d_ffn),
+    };
+  }
+
+  /**
+   * Queues the batch's ids and places for the next pass.
+   * @throws {RangeError} If there are more tokens than the workspace holds.
+   */
+  load(batch: TokenBatch): void {
+    const T = batch.ids.length;
+    if (T > this.maxTokens) {
+      throw new RangeError(
+        `Cannot run ${T} tokens at once: the workspace holds ${this.maxTokens}`,
+      );
+    }
+    const entries = Object.entries(this.#all).map((
+      [name, tensor]: [string, Tensor],
+    ) => [name, tensor.rows(0, T)]);
+    this.#current = Object.fromEntries(entries) as TokenTensors;
+    this.#current.ids.write(batch.ids);
+    this.#current.places.write(batch.places);
+  }
+
+  /**
+   * The tensors of the batch that was loaded last.
+   * @throws {Error} If none was.
+   */
+  get tokens(): TokenTensors {
+    if (!this.#current) {
+      throw new Error(
+        "Cannot run the model: load a batch into the workspace first",
+      );
+    }
+    return this.#current;
+  }
+
+  /** Frees the memory. */
+  [Symbol.dispose](): void {
+    this.#owned.dispose();
+  }
+}
+
+/**
+ * cos and sin of position · theta^(-2i/d_head), in the float32 steps of the
+ * reference: at position 4095 a double-precision angle differs by 1e-4.
+ */
+function ropeTable(
+  config: Olmo2Config,
+  rope: "f32" | "bf16",
+): Float32Array<ArrayBuffer> {
+  const { context_length, d_head, rope_theta } = config;
+  const pairs = d_head / 2;
+  const table = new Float32Array(context_length * d_head);
+  for (let i = 0; i < pairs; i++) {
+    const exact = Math.fround(
+      1 / Math.fround(rope_theta ** Math.fround(2 * i / d_head)),
+    );
+    const frequency = rope === "bf16"
+      ? bf16ToF32(f32ToBf16(Float32Array.of(exact)))[0]!
+      : exact;
+    for (let position = 0; position < context_length; position++) {
+      const angle = Math.fround(position * frequency);
+      table[position * d_head + 2 * i] = Math.cos(angle);
+      table[position * d_head + 2 * i + 1] = Math.sin(angle);
+    }
+  }
+  return table;
+}

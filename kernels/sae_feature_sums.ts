@@ -1,0 +1,28 @@
+import { defineKernel } from "../gpu/mod.ts";
+import wgsl from "./sae_feature_sums.wgsl" with { type: "text" };
+
+/** How many rows of partial sums {@link saeFeatureSums} writes for a window. */
+export function featureParts(window: number): number {
+  return Math.ceil(window / 64);
+}
+
+/** Everything that training sums over the batch for each feature. */
+export const saeFeatureSums = defineKernel({
+  name: "sae_feature_sums",
+  wgsl,
+  bindings: {
+    acts: { access: "read", dtype: "f32", shape: ["B", "window"] },
+    dpre: { access: "read", dtype: "f32", shape: ["B", "window"] },
+    norms: { access: "read", dtype: "f32", shape: ["window"] },
+    db_enc: { access: "read_write", dtype: "f32", shape: ["window"] },
+    l1_coef: { access: "read_write", dtype: "f32", shape: ["window"] },
+    tokens_since_fired: {
+      access: "read_write",
+      dtype: "u32",
+      shape: ["window"],
+    },
+    partials: { access: "read_write", dtype: "f32", shape: ["n_partials", 4] },
+  },
+  uniforms: { B: "u32", window: "u32", slot: "u32", l1: "f32" },
+  workgroups: ({ window }) => [featureParts(window), 1, 1],
+});
