@@ -1,0 +1,227 @@
+/**
+ * Residual shards: vectors of a residual stream in a parquet file, one row a
+ * token. Ours hold bf16 rows as binary with the ids of their tokens; those of
+ * open-concept-steering (lists of uint16, as Hugging Face `datasets` writes them) are read too.
+ * @module
+ */
+import { z } from "zod";
+import { checkJson } from "./check_json.ts";
+import { type HookPoint, isHookPoint } from "./hook_point.ts";
+import { ParquetFile, type RowGroup } from "./parquet.ts";
+import type { Source } from "./source.ts";
+
+/** What a shard says of itself, so that it means something without its folder. */
+export interface ResidualHeader {
+  /** Name of the model that was read. */
+  readonly modelName: string;
+  /** Fingerprint of its weights and config. */
+  readonly modelFingerprint: string;
+  /** Where it was read. */
+  readonly hookPoint: HookPoint;
+  /** Element type of the rows. */
+  readonly dtype: "bf16";
+  /** Elements of a row. */
+  readonly d_model: number;
+}
+
+/** Vectors with the tokens that they belong to. */
+export interface ResidualRows {
+  /** Number of rows. */
+  readonly n_rows: number;
+  /** Elements of a row. */
+  readonly d_model: number;
+  /** Bits of bf16 `[n_rows, d_model]`. */
+  readonly rows: Uint16Array<ArrayBuffer>;
+  /** Token of each row; absent in shards that do not record it. */
+  readonly token_ids?: Int32Array;
+  /** Position of that token in its document, from 0; absent likewise. */
+  readonly positions?: Int32Array;
+  /** Index of the document in its corpus, from 0; absent likewise. */
+  readonly documents?: Int32Array;
+}
+
+/** Key under which the header lies in the file. */
+export const HEADER_KEY = "open_concept_steering";
+/** Column of the rows in our shards. */
+export const BINARY_COLUMN = "residual";
+const LIST_COLUMN = "residual_stream";
+/** Columns that say which token a row belongs to. */
+export const LABELS: readonly ["token_id", "position", "document"] = [
+  "token_id",
+  "position",
+  "document",
+];
+
+/** Larger than any model's stream; keeps a false header from claiming memory. */
+const MAX_D_MODEL = 1_048_576;
+
+/** Form of the header. */
+export const Header: z.ZodType<ResidualHeader> = z.object({
+  modelName: z.string(),
+  modelFingerprint: z.string(),
+  hookPoint: z.string().refine(isHookPoint, "expected a hook point"),
+  dtype: z.literal("bf16"),
+  d_model: z.int().min(1).max(MAX_D_MODEL),
+});
+
+/** An open shard. One row group at a time is in memory. */
+export class ResidualShard {
+  /** What errors call it. */
+  readonly name: string;
+  /** What the shard says of itself; undefined if it is not ours. */
+  readonly header: ResidualHeader | undefined;
+  /** Number of rows. */
+  readonly n_rows: number;
+  /** The runs of rows that `read` gives, in order. */
+  readonly rowGroups: readonly RowGroup[];
+  readonly #file: ParquetFile;
+
+  private constructor(file: ParquetFile, header: ResidualHeader | undefined) {
+    this.name = file.name;
+    this.header = header;
+    this.n_rows = file.n_rows;
+    this.rowGroups = file.rowGroups;
+    this.#file = file;
+  }
+
+  /**
+   * Reads and checks the footer.
+   * @throws {SyntaxError} If it is no parquet file, damaged, or holds no residuals.
+   */
+  static async open(source: Source): Promise<ResidualShard> {
+    const file = await ParquetFile.open(source);
+    const header = readHeader(file);
+    if (!header && !file.columns.includes(LIST_COLUMN)) {
+      throw new SyntaxError(
+        `Cannot read "${source.name}": expected residuals, a column "${BINARY_COLUMN}" with our header or "${LIST_COLUMN}": got columns ${
+          file.columns.join(", ")
+        }: collect them first`,
+      );
+    }
+    return new ResidualShard(file, header);
+  }
+
+  /**
+   * The rows of one row group.
+   * @throws {SyntaxError} If the file is damaged or its rows are not of one length.
+   * @throws {RangeError} If a value is not finite: names the row.
+   */
+  async read(group: number): Promise<ResidualRows> {
+    const { start, n_rows } = this.rowGroups[group]!;
+    const values = this.header
+      ? await this.#binaryRows(group, this.header.d_model)
+      : await this.#listRows(group);
+    const d_model = values.length / n_rows;
+    const bad = firstNonFinite(values);
+    if (bad >= 0) {
+      throw new RangeError(
+        `Cannot read "${this.name}": expected finite values: got bits 0x${
+          values[bad]!.toString(16)
+        } in row ${start + Math.floor(bad / d_model)}: collect it again`,
+      );
+    }
+    if (!this.header) return { n_rows, d_model, rows: values };
+    const [token_ids, positions, documents] = [
+      await this.#labels("token_id", group),
+      await this.#labels("position", group),
+      await this.#labels("document", group),
+    ];
+    return { n_rows, d_model, rows: values, token_ids, positions, documents };
+  }
+
+  /** All rows, row group by row group. */
+  async *batches(): AsyncGenerator<ResidualRows> {
+    for (const group of this.rowGroups.keys()) yield await this.read(group);
+  }
+
+  async #binaryRows(
+    group: number,
+    d_model: number,
+  ): Promise<Uint16Array<ArrayBuffer>> {
+    const values = await this.#file.read(BINARY_COLUMN, group);
+    this.#checkRow(group, 0, values[0], 2 * d_model);
+    const bits = new Uint16Array(values.length * d_model);
+    const bytes = new Uint8Array(bits.buffer);
+    for (let i = 0; i < values.length; i++) {
+      const row = values[i];
+      this.#checkRow(group, i, row, 2 * d_model);
+      bytes.set(row, i * 2 * d_model);
+    }
+    return bits;
+  }
+
+  async #listRows(group: number): Promise<Uint16Array<ArrayBuffer>> {
+    const lists = await this.#file.read(LIST_COLUMN, group);
+    const first = lists[0];
+    const d_model = Array.isArray(first) ? first.length : 0;
+    const bits = new Uint16Array(lists.length * d_model);
+    for (let i = 0; i < lists.length; i++) {
+      const list: unknown = lists[i];
+      if (!Array.isArray(list) || list.length !== d_model || d_model === 0) {
+        throw this.#badRow(group, i, `a list of ${d_model || "some"} values`);
+      }
+      for (let j = 0; j < d_model; j++) {
+        const value: unknown = list[j];
+        bits[i * d_model + j] = value as number;
+        if (bits[i * d_model + j] !== value) {
+          throw this.#badRow(group, i, "values of 16 bits");
+        }
+      }
+    }
+    return bits;
+  }
+
+  async #labels(column: string, group: number): Promise<Int32Array> {
+    const values = await this.#file.read(column, group);
+    if (values instanceof Int32Array) return values;
+    return Int32Array.from(values, Number);
+  }
+
+  #checkRow(
+    group: number,
+    i: number,
+    row: unknown,
+    rowBytes: number,
+  ): asserts row is Uint8Array {
+    if (row instanceof Uint8Array && row.length === rowBytes) return;
+    throw this.#badRow(group, i, `${rowBytes} bytes`);
+  }
+
+  #badRow(group: number, i: number, expected: string): SyntaxError {
+    return new SyntaxError(
+      `Cannot read "${this.name}": expected ${expected} in row ${
+        this.rowGroups[group]!.start + i
+      }: got something else: collect it again`,
+    );
+  }
+}
+
+function readHeader(file: ParquetFile): ResidualHeader | undefined {
+  const text = file.keyValues.get(HEADER_KEY);
+  if (text === undefined) return undefined;
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch {
+    // Falls through to the schema, which refuses undefined.
+  }
+  const header = checkJson(Header, json, file.name);
+  // Encoded columns can claim far more values than the file has bytes.
+  const wrong = file.isPlain(BINARY_COLUMN, "BYTE_ARRAY")
+    ? LABELS.find((column) => !file.isPlain(column, "INT32"))
+    : BINARY_COLUMN;
+  if (wrong === undefined) return header;
+  throw new SyntaxError(
+    `Cannot read "${file.name}": expected a plain column "${wrong}": got ${
+      file.columns.includes(wrong) ? "another form" : "none"
+    }: collect it again`,
+  );
+}
+
+/** Index of the first infinity or NaN among bf16 bits, or -1. */
+export function firstNonFinite(bits: Uint16Array): number {
+  for (let i = 0; i < bits.length; i++) {
+    if ((bits[i]! & 0x7f80) === 0x7f80) return i;
+  }
+  return -1;
+}

@@ -1,0 +1,73 @@
+/**
+ * Whether an SAE belongs to a model, asked before anything is computed with both.
+ * @module
+ */
+import { hookPlace, type HookPoint } from "./hook_point.ts";
+import type { Olmo2Config } from "./olmo2_config.ts";
+import type { SaeMetadata } from "./sae_config.ts";
+
+/** What is asked of an SAE; a `SaeFile` is one. */
+export interface SaeToFit {
+  /** What errors call it. */
+  readonly name: string;
+  /** Size of the stream that it reads. */
+  readonly d_model: number;
+  /** Its hook point and model. */
+  readonly metadata: SaeMetadata;
+}
+
+/** What is asked of a model; a `ModelFolder` is one. */
+export interface ModelToFit {
+  /** What errors call it. */
+  readonly name: string;
+  /** Its sizes. */
+  readonly config: Pick<Olmo2Config, "d_model" | "n_layers">;
+  /** Tells its weights from others. */
+  readonly fingerprint: string;
+}
+
+/**
+ * Checks that an SAE reads the residual stream of a model.
+ * @param options.anyModel Whether the model may be another one of the same sizes, such as a tuned copy.
+ * @returns The SAE's hook point, which the model has.
+ * @throws {TypeError} If their d_model differ.
+ * @throws {RangeError} If the model has no such layer, or the SAE is of other weights.
+ * @throws {Error} If the SAE does not tell its hook point.
+ */
+export function checkSaeFits(
+  sae: SaeToFit,
+  model: ModelToFit,
+  options: { readonly anyModel?: boolean } = {},
+): HookPoint {
+  const what = `Cannot use SAE "${sae.name}" with model "${model.name}"`;
+  const { d_model, n_layers } = model.config;
+  const { hookPoint, modelName, modelFingerprint } = sae.metadata;
+  if (sae.d_model !== d_model) {
+    throw new TypeError(
+      `${what}: expected d_model ${d_model}: got ${sae.d_model}: give the model that it was trained on`,
+    );
+  }
+  if (hookPoint === undefined) {
+    throw new Error(
+      `${what}: expected a hook point in its config: got none: name its layer with --layer`,
+    );
+  }
+  if (hookPlace(hookPoint).layer >= n_layers) {
+    throw new RangeError(
+      `${what}: expected a layer from 0 to ${
+        n_layers - 1
+      }: got ${hookPoint}: give the model that it was trained on`,
+    );
+  }
+  if (
+    modelFingerprint !== undefined && modelFingerprint !== model.fingerprint &&
+    !options.anyModel
+  ) {
+    throw new RangeError(
+      `${what}: expected the weights of ${
+        modelName ?? "its model"
+      } (${modelFingerprint}): got ${model.fingerprint}: give that model, or --any-model if this is a tuned copy`,
+    );
+  }
+  return hookPoint;
+}

@@ -1,0 +1,191 @@
+/**
+ * The weight matrices of SAE files by feature, whichever way round the file
+ * holds them, in bounded memory.
+ * @module
+ */
+import { bf16ToF32, f16ToF32 } from "./dtype.ts";
+import type { Safetensors, TensorInfo } from "./safetensors.ts";
+
+/** Values of one matrix; row i belongs to feature i. */
+export interface FeatureRows {
+  /**
+   * f32 `[end - start, d_model]`: features [start, end).
+   * @throws {RangeError} If there is no such feature, or a value is not finite.
+   */
+  rows(start: number, end: number): Promise<Float32Array<ArrayBuffer>>;
+}
+
+/** Which dimension of a stored matrix runs over the features. */
+export type Orientation = "[d_sae, d_model]" | "[d_model, d_sae]";
+
+/** A block of transposed features that is kept: reads come in order, and each one touches every row of the file. */
+const BLOCK_BYTES = { atLeast: 16 * 2 ** 20, atMost: 256 * 2 ** 20 };
+/** Blocks are this much longer than the read that caused them. */
+const READ_AHEAD = 16;
+
+/**
+ * Opens one matrix of a file.
+ * @throws {TypeError} If it is no float tensor, or of another shape.
+ * @throws {RangeError} If there is no such tensor.
+ */
+export function featureRows(
+  file: Safetensors,
+  name: string,
+  d_sae: number,
+  d_model: number,
+  orientation: Orientation,
+): FeatureRows {
+  const isTransposed = orientation === "[d_model, d_sae]";
+  const shape = isTransposed ? [d_model, d_sae] : [d_sae, d_model];
+  const info = floatTensor(file, name, shape);
+  const readRows = isTransposed
+    ? transposedReader(file, info, d_sae, d_model)
+    : async (start: number, end: number): Promise<Float32Array<ArrayBuffer>> =>
+      toFloats(info, await file.bytes(name, start, end));
+  return {
+    async rows(start, end): Promise<Float32Array<ArrayBuffer>> {
+      const whole = Number.isInteger(start) && Number.isInteger(end);
+      if (!whole || start < 0 || start > end || end > d_sae) {
+        throw new RangeError(
+          `Cannot read tensor "${name}" of "${file.source.name}": expected features inside [0, ${d_sae}): got [${start}, ${end})`,
+        );
+      }
+      const values = await readRows(start, end);
+      checkFinite(
+        file,
+        name,
+        values,
+        (i) => `feature ${start + Math.floor(i / d_model)}`,
+      );
+      return values;
+    },
+  };
+}
+
+/**
+ * Reads a whole vector.
+ * @throws {TypeError} If it is no float tensor, or of another length.
+ * @throws {RangeError} If there is no such tensor, or a value is not finite.
+ */
+export async function floatVector(
+  file: Safetensors,
+  name: string,
+  length: number,
+): Promise<Float32Array<ArrayBuffer>> {
+  const info = floatTensor(file, name, [length]);
+  const values = toFloats(info, await file.bytes(name));
+  checkFinite(file, name, values, (i) => `[${i}]`);
+  return values;
+}
+
+/** What the header says of a tensor that must have this shape. */
+function floatTensor(
+  file: Safetensors,
+  name: string,
+  shape: readonly number[],
+): TensorInfo {
+  const info = file.info(name);
+  const fits = info.shape.length === shape.length &&
+    info.shape.every((size, i) => size === shape[i]);
+  if (fits && Object.hasOwn(ELEMENT_BYTES, info.dtype)) return info;
+  throw new TypeError(
+    `Cannot read "${file.source.name}": expected tensor "${name}" to be F32, BF16 or F16[${
+      shape.join(", ")
+    }]: got ${info.dtype}[${info.shape.join(", ")}]`,
+  );
+}
+
+/** Element types of SAE weights, with their bytes. */
+const ELEMENT_BYTES: Partial<Record<TensorInfo["dtype"], number>> = {
+  F32: 4,
+  BF16: 2,
+  F16: 2,
+};
+
+function toFloats(
+  { dtype }: TensorInfo,
+  { buffer }: Uint8Array<ArrayBuffer>,
+): Float32Array<ArrayBuffer> {
+  if (dtype === "F32") return new Float32Array(buffer);
+  const bits = new Uint16Array(buffer);
+  return dtype === "BF16" ? bf16ToF32(bits) : f16ToF32(bits);
+}
+
+/**
+ * Features are columns of the stored matrix. A block of them is gathered from
+ * every row; blocks of all features are read without gaps.
+ */
+function transposedReader(
+  file: Safetensors,
+  info: TensorInfo,
+  d_sae: number,
+  d_model: number,
+): (start: number, end: number) => Promise<Float32Array<ArrayBuffer>> {
+  const blockOf = (n: number): number => {
+    const bytes = Math.min(
+      Math.max(READ_AHEAD * n * d_model * 4, BLOCK_BYTES.atLeast),
+      BLOCK_BYTES.atMost,
+    );
+    return Math.max(n, Math.floor(bytes / (4 * d_model)));
+  };
+  let block = { start: 0, end: 0, values: new Float32Array(0) };
+  return async (start, end): Promise<Float32Array<ArrayBuffer>> => {
+    if (start < block.start || end > block.end) {
+      const n = blockOf(end - start);
+      // A small matrix is read whole, whatever part is asked first.
+      const first = n < d_sae ? start : 0;
+      const last = Math.min(first + n, d_sae);
+      const values = await gather(file, info, d_model, d_sae, first, last);
+      block = { start: first, end: last, values };
+    }
+    const offset = block.start * d_model;
+    return block.values.slice(start * d_model - offset, end * d_model - offset);
+  };
+}
+
+/** f32 `[end - start, d_model]` from columns [start, end) of a stored `[d_model, d_sae]`. */
+async function gather(
+  file: Safetensors,
+  info: TensorInfo,
+  d_model: number,
+  d_sae: number,
+  start: number,
+  end: number,
+): Promise<Float32Array<ArrayBuffer>> {
+  const n = end - start;
+  const bytes = ELEMENT_BYTES[info.dtype]!;
+  const isWhole = n === d_sae;
+  const chunkRows = isWhole
+    ? Math.max(1, Math.floor(BLOCK_BYTES.atLeast / (d_sae * bytes)))
+    : 1;
+  const values = new Float32Array(n * d_model);
+  for (let row = 0; row < d_model; row += chunkRows) {
+    const nRows = Math.min(chunkRows, d_model - row);
+    const first = info.start + (row * d_sae + start) * bytes;
+    const chunk = toFloats(
+      info,
+      await file.source.read(first, first + nRows * n * bytes),
+    );
+    for (let j = 0; j < nRows; j++) {
+      for (let i = 0; i < n; i++) {
+        values[i * d_model + row + j] = chunk[j * n + i]!;
+      }
+    }
+  }
+  return values;
+}
+
+function checkFinite(
+  file: Safetensors,
+  name: string,
+  values: Float32Array,
+  place: (index: number) => string,
+): void {
+  const bad = values.findIndex((value) => !Number.isFinite(value));
+  if (bad < 0) return;
+  throw new RangeError(
+    `Cannot read "${file.source.name}": expected finite values in tensor "${name}": got ${
+      values[bad]
+    } at ${place(bad)}`,
+  );
+}

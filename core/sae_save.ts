@@ -1,0 +1,220 @@
+/**
+ * Folds the weights of a trained SAE and writes its files; `sae_file.ts` reads them.
+ * @module
+ */
+import type { HookPoint } from "./hook_point.ts";
+import {
+  CONFIG_FILES,
+  parseSaeConfig,
+  saeLensConfig,
+  type SaeMetadata,
+} from "./sae_config.ts";
+import { safetensorsChunks } from "./safetensors.ts";
+
+/** The weights of an SAE in host memory, all f32. */
+export interface SaeWeights {
+  /** Size of the residual stream. */
+  readonly d_model: number;
+  /** Number of features. */
+  readonly d_sae: number;
+  /** Encoder directions `[d_sae, d_model]`; row i reads feature i. */
+  readonly W_enc: Float32Array;
+  /** Encoder biases `[d_sae]`. */
+  readonly b_enc: Float32Array;
+  /** Decoder directions `[d_sae, d_model]`; row i is what feature i writes. */
+  readonly W_dec: Float32Array;
+  /** Decoder bias `[d_model]`. */
+  readonly b_dec: Float32Array;
+}
+
+/** Writes one file of a folder, whole or not at all. */
+export type WriteFile = (
+  file: string,
+  content: string | Uint8Array | AsyncIterable<Uint8Array>,
+) => Promise<void>;
+
+/** File of the weights. */
+export const WEIGHTS_FILE = "sae_weights.safetensors";
+/** File of each feature's largest activation. */
+export const FEATURE_MAX_FILE = "feature_max.safetensors";
+/** File of each feature's firing density. */
+export const DENSITY_FILE = "sparsity.safetensors";
+
+/**
+ * Folds the input scale and the decoder norms into the weights, in place.
+ * What was encode(s·x) and decode(acts)/s becomes encode(x) and decode(acts):
+ * W_enc·s, W_dec/s, b_dec/s. Then the norm n of each decoder row moves into its
+ * activation: W_enc·n, b_enc·n, W_dec/n. With N the norm before, n = N/s, so that
+ * W_enc·N, b_enc·N/s and W_dec/N do both with one rounding. A row of norm 0 stays 0.
+ * @throws {RangeError} If the scale is not positive and finite.
+ */
+export function foldSae(weights: SaeWeights, inputScale: number): void {
+  if (!(inputScale > 0 && inputScale < Infinity)) {
+    throw new RangeError(
+      `Cannot fold the input scale: expected a positive number: got ${inputScale}`,
+    );
+  }
+  const { W_enc, b_enc, W_dec, b_dec, d_model, d_sae } = weights;
+  for (let i = 0; i < d_sae; i++) {
+    const encoder = W_enc.subarray(i * d_model, (i + 1) * d_model);
+    const decoder = W_dec.subarray(i * d_model, (i + 1) * d_model);
+    // A dead row reconstructs nothing; it counts as of norm 1 on the raw side.
+    const norm = norm2(decoder) || inputScale;
+    for (let j = 0; j < d_model; j++) {
+      encoder[j]! *= norm;
+      decoder[j]! /= norm;
+    }
+    b_enc[i]! *= norm / inputScale;
+  }
+  for (let j = 0; j < d_model; j++) b_dec[j]! /= inputScale;
+}
+
+function norm2(row: Float32Array): number {
+  return Math.sqrt(row.reduce((sum, value) => sum + value * value, 0));
+}
+
+/** What is saved of an SAE. */
+export interface SaeToSave {
+  /** Weights after `foldSae`. */
+  readonly weights: SaeWeights;
+  /** What later stages must know of it. */
+  readonly metadata: SaeMetadata & {
+    readonly hookPoint: HookPoint;
+    readonly modelName: string;
+  };
+}
+
+/** Per-feature measurements, in the units of the folded weights. */
+export interface FeatureMeasurements {
+  /** Largest activation of each feature, f32 `[d_sae]`. */
+  readonly featureMax: Float32Array;
+  /** Share of tokens on which each feature fires, `[d_sae]`. */
+  readonly density: Float32Array;
+}
+
+/**
+ * Writes an SAE: the weights first, and the config, which makes it one, last.
+ * @throws {TypeError} If an array has another length than d_sae and d_model tell.
+ * @throws {RangeError} If a value is not finite, or a decoder row is not folded to norm 1. Nothing is written then.
+ */
+export async function saveSae(
+  write: WriteFile,
+  { weights, metadata }: SaeToSave,
+): Promise<void> {
+  checkWeights(weights);
+  const { d_model, d_sae, W_enc, b_enc, W_dec, b_dec } = weights;
+  const config = saeLensConfig(d_model, d_sae, metadata);
+  parseSaeConfig("saelens", config, CONFIG_FILES.saelens);
+  await write(
+    WEIGHTS_FILE,
+    safetensorsChunks([
+      {
+        name: "W_enc",
+        dtype: "F32",
+        shape: [d_model, d_sae],
+        bytes: () => transposedChunks(W_enc, d_sae, d_model),
+      },
+      f32("b_enc", [d_sae], b_enc),
+      f32("W_dec", [d_sae, d_model], W_dec),
+      f32("b_dec", [d_model], b_dec),
+    ]),
+  );
+  await write(CONFIG_FILES.saelens, JSON.stringify(config, null, 2) + "\n");
+}
+
+/**
+ * Writes what was measured of the features beside the weights.
+ * @throws {TypeError} If the arrays differ in length.
+ * @throws {RangeError} If a value is not finite or below 0. Nothing is written then.
+ */
+export async function saveFeatureMeasurements(
+  write: WriteFile,
+  { featureMax, density }: FeatureMeasurements,
+): Promise<void> {
+  if (featureMax.length !== density.length) {
+    throw new TypeError(
+      `Cannot save feature measurements: expected ${featureMax.length} densities: got ${density.length}`,
+    );
+  }
+  for (const [name, values] of Object.entries({ featureMax, density })) {
+    const bad = values.findIndex((value) => !(value >= 0 && value < Infinity));
+    if (bad < 0) continue;
+    throw new RangeError(
+      `Cannot save ${name}: expected finite values from 0: got ${
+        values[bad]
+      } for feature ${bad}`,
+    );
+  }
+  const shape = [featureMax.length];
+  await write(
+    FEATURE_MAX_FILE,
+    safetensorsChunks([f32("feature_max", shape, featureMax)]),
+  );
+  // As SAELens has it: features that never fire are at -10.
+  const logDensity = density.map((share) => Math.log10(share + 1e-10));
+  await write(
+    DENSITY_FILE,
+    safetensorsChunks([f32("sparsity", shape, logDensity)]),
+  );
+}
+
+function f32(
+  name: string,
+  shape: readonly number[],
+  values: Float32Array,
+): { name: string; dtype: "F32"; shape: readonly number[]; bytes: Uint8Array } {
+  const { buffer, byteOffset, byteLength } = values;
+  const bytes = new Uint8Array(buffer, byteOffset, byteLength);
+  return { name, dtype: "F32", shape, bytes };
+}
+
+/** The transpose of `[d_sae, d_model]`, a few of its rows at a time. */
+async function* transposedChunks(
+  W: Float32Array,
+  d_sae: number,
+  d_model: number,
+): AsyncGenerator<Uint8Array> {
+  const chunkRows = Math.max(1, Math.floor(2 ** 22 / d_sae));
+  for (let row = 0; row < d_model; row += chunkRows) {
+    const n = Math.min(chunkRows, d_model - row);
+    const chunk = new Float32Array(n * d_sae);
+    for (let i = 0; i < d_sae; i++) {
+      for (let j = 0; j < n; j++) {
+        chunk[j * d_sae + i] = W[i * d_model + row + j]!;
+      }
+    }
+    yield new Uint8Array(chunk.buffer);
+  }
+}
+
+function checkWeights(weights: SaeWeights): void {
+  const { d_model, d_sae, W_enc, b_enc, W_dec, b_dec } = weights;
+  const lengths = {
+    W_enc: d_sae * d_model,
+    b_enc: d_sae,
+    W_dec: d_sae * d_model,
+    b_dec: d_model,
+  };
+  for (const [name, values] of Object.entries({ W_enc, b_enc, W_dec, b_dec })) {
+    const length = lengths[name as keyof typeof lengths];
+    if (values.length !== length) {
+      throw new TypeError(
+        `Cannot save the SAE: expected ${length} values of ${name}: got ${values.length}`,
+      );
+    }
+    const bad = values.findIndex((value) => !Number.isFinite(value));
+    if (bad < 0) continue;
+    throw new RangeError(
+      `Cannot save the SAE: expected finite values of ${name}: got ${
+        values[bad]
+      } at ${bad}`,
+    );
+  }
+  for (let i = 0; i < d_sae; i++) {
+    const norm = norm2(W_dec.subarray(i * d_model, (i + 1) * d_model));
+    if (norm === 0 || Math.abs(norm - 1) < 1e-3) continue;
+    throw new RangeError(
+      `Cannot save the SAE: expected decoder rows of norm 1 or 0: got ${norm} for feature ${i}: fold it first`,
+    );
+  }
+}

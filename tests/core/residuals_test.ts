@@ -1,0 +1,308 @@
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { f32ToBf16 } from "../../core/dtype.ts";
+import { directory } from "../../core/files.ts";
+import {
+  type LabeledResidualRows,
+  meanNorm,
+  parseResidualManifest,
+  ResidualFolder,
+  type ResidualHeader,
+  type ResidualManifest,
+  ResidualShard,
+  ResidualShardWriter,
+} from "../../core/residuals.ts";
+import { Rng } from "../../core/rng.ts";
+import { Safetensors } from "../../core/safetensors.ts";
+import { memoryFolder, memorySource } from "../../core/source.ts";
+import { rejectsInOneLine } from "../rejects_in_one_line.ts";
+
+const fixture = directory(
+  new URL("../fixtures/residual-parquet", import.meta.url).pathname,
+);
+
+function header(d_model: number): ResidualHeader {
+  return {
+    modelName: "tiny",
+    modelFingerprint: "abc",
+    hookPoint: "resid_post[3]",
+    dtype: "bf16",
+    d_model,
+  };
+}
+
+function randomRows(
+  seed: number,
+  n_rows: number,
+  d_model: number,
+): LabeledResidualRows {
+  const rng = new Rng(seed);
+  const values = Float32Array.from(
+    { length: n_rows * d_model },
+    () => rng.normal(),
+  );
+  const label = (): Int32Array =>
+    Int32Array.from({ length: n_rows }, () => rng.below(2 ** 31));
+  return {
+    n_rows,
+    d_model,
+    rows: f32ToBf16(values),
+    token_ids: label(),
+    positions: label(),
+    documents: label(),
+  };
+}
+
+async function shardOf(...batches: LabeledResidualRows[]): Promise<{
+  bytes: Uint8Array;
+  sha256: string;
+}> {
+  const writer = new ResidualShardWriter(header(batches[0]!.d_model));
+  for (const batch of batches) writer.add(batch);
+  const { bytes, shard } = await writer.finish("a.parquet");
+  return { bytes, sha256: shard.sha256 };
+}
+
+Deno.test("ResidualShard reads what Hugging Face datasets writes, bit for bit", async () => {
+  const source = await fixture.open("rank0_chunk0.parquet");
+  const shard = await ResidualShard.open(source);
+  const expected = await Safetensors.open(
+    await fixture.open("expected.safetensors"),
+  );
+  const [info] = [...expected.tensors.values()];
+  const want = new Uint16Array((await expected.bytes(info!.name)).buffer);
+  assert.deepEqual(info!.shape, [300, 192]);
+  assert.equal(shard.header, undefined);
+  assert.equal(shard.n_rows, 300);
+  let row = 0;
+  for await (const batch of shard.batches()) {
+    assert.equal(batch.d_model, 192);
+    assert.equal(batch.token_ids, undefined);
+    const end = row + batch.n_rows;
+    assert.deepEqual(batch.rows, want.slice(row * 192, end * 192));
+    row = end;
+  }
+  assert.equal(row, 300);
+});
+
+Deno.test("ResidualShardWriter round-trips rows across row groups, bit for bit", async () => {
+  // 4096 rows make a group: the second batch straddles the border.
+  const first = randomRows(1, 4000, 7);
+  const second = randomRows(2, 5000, 7);
+  const { bytes, sha256 } = await shardOf(first, second);
+  assert.equal(sha256, createHash("sha256").update(bytes).digest("hex"));
+  const shard = await ResidualShard.open(memorySource("a.parquet", bytes));
+  assert.deepEqual(shard.header, header(7));
+  assert.deepEqual(
+    shard.rowGroups.map(({ n_rows }) => n_rows),
+    [4096, 4096, 808],
+  );
+  const batches = await Array.fromAsync(shard.batches());
+  for (const key of ["rows", "token_ids", "positions", "documents"] as const) {
+    const got = batches.flatMap((batch) => [...batch[key]!]);
+    assert.deepEqual(got, [...first[key], ...second[key]], key);
+  }
+});
+
+Deno.test("ResidualShardWriter stores little beside the rows and says how much", async () => {
+  const writer = new ResidualShardWriter(header(192));
+  writer.add(randomRows(3, 5000, 192));
+  assert.equal(writer.n_rows, 5000);
+  const { bytes, shard } = await writer.finish("a.parquet");
+  const payload = 5000 * (192 * 2 + 12);
+  assert.ok(bytes.length < payload * 1.02, `${bytes.length} of ${payload}`);
+  assert.ok(Math.abs(writer.byteLength / bytes.length - 1) < 0.01);
+  assert.equal(shard.bytes, bytes.length);
+});
+
+Deno.test("ResidualShardWriter.add() refuses rows that are not finite or of another shape", () => {
+  const writer = new ResidualShardWriter(header(4));
+  const batch = randomRows(4, 3, 4);
+  batch.rows[9] = 0x7f80;
+  assert.throws(
+    () => writer.add(batch),
+    new RegExp(
+      `^RangeError: .*0x7f80 at resid_post\\[3\\], document ${
+        batch.documents[2]
+      }, position ${batch.positions[2]}$`,
+    ),
+  );
+  batch.rows[9] = 0xffc0;
+  assert.throws(() => writer.add(batch), RangeError);
+  assert.throws(() => writer.add(randomRows(4, 3, 5)), TypeError);
+  assert.throws(
+    () => writer.add({ ...randomRows(4, 3, 4), token_ids: new Int32Array(2) }),
+    TypeError,
+  );
+  assert.equal(writer.n_rows, 0);
+});
+
+Deno.test("ResidualShardWriter.finish() refuses a shard when it has no row", async () => {
+  await assert.rejects(
+    new ResidualShardWriter(header(4)).finish("a.parquet"),
+    /^RangeError: .*"a.parquet"/,
+  );
+});
+
+Deno.test("ResidualShard.open() refuses a file wherever it is cut", async () => {
+  const { bytes } = await shardOf(randomRows(5, 50, 16));
+  for (let length = 0; length < bytes.length; length += 37) {
+    const source = memorySource("cut.parquet", bytes.subarray(0, length));
+    await rejectsInOneLine(
+      () => ResidualShard.open(source),
+      /^SyntaxError: .*"cut.parquet"/,
+    );
+  }
+});
+
+Deno.test("ResidualShard refuses or reads a file when any byte is damaged, in one line and soon", async () => {
+  const { bytes } = await shardOf(randomRows(6, 20, 16));
+  const rng = new Rng(6);
+  let nRefused = 0;
+  const started = performance.now();
+  for (let i = 0; i < 400; i++) {
+    const damaged = bytes.slice();
+    // Half of the hits go to the footer, which is where sizes are believed.
+    const at = i % 2 ? rng.below(bytes.length) : bytes.length - 1 -
+      rng.below(Math.min(600, bytes.length));
+    damaged[at] = rng.below(256);
+    try {
+      const shard = await ResidualShard.open(
+        memorySource("damaged.parquet", damaged),
+      );
+      await Array.fromAsync(shard.batches());
+    } catch (error) {
+      assert.ok(error instanceof Error);
+      assert.match(error.message, /^Cannot .*"damaged.parquet".*[^.\n]$/);
+      nRefused++;
+    }
+  }
+  assert.ok(nRefused > 50, `${nRefused} of 400 refused`);
+  const elapsedMs = performance.now() - started;
+  assert.ok(elapsedMs < 5000, `${elapsedMs} ms`);
+});
+
+Deno.test("ResidualShard.read() refuses rows that are not finite", async () => {
+  const batch = randomRows(7, 10, 8);
+  const { bytes } = await shardOf(batch);
+  const rowBytes = new Uint8Array(batch.rows.buffer, 3 * 16, 16);
+  const at = bytes.findIndex((_, i) =>
+    rowBytes.every((byte, j) => bytes[i + j] === byte)
+  );
+  bytes.set([0xc0, 0x7f], at);
+  const shard = await ResidualShard.open(memorySource("nan.parquet", bytes));
+  await rejectsInOneLine(
+    () => shard.read(0),
+    /^RangeError: .*"nan.parquet".*0x7fc0 in row 3:/,
+  );
+});
+
+async function folderOf(
+  change: Partial<ResidualManifest> = {},
+): Promise<ReturnType<typeof memoryFolder>> {
+  const { bytes, sha256 } = await shardOf(randomRows(8, 30, 6));
+  const other = await shardOf(randomRows(9, 20, 6));
+  const manifest: ResidualManifest = {
+    kind: "residuals",
+    fingerprint: "f",
+    formatVersion: 1,
+    model: { name: "tiny", fingerprint: "abc", d_model: 6, n_layers: 8 },
+    hookPoint: "resid_post[3]",
+    contextLength: 256,
+    text: "storybook:101",
+    skipFirst: 1,
+    shards: [
+      { file: "0.parquet", n_rows: 30, bytes: bytes.length, sha256 },
+      {
+        file: "1.parquet",
+        n_rows: 20,
+        bytes: other.bytes.length,
+        sha256: other.sha256,
+      },
+    ],
+    n_tokens: 50,
+    n_documents: 2,
+    done: true,
+    ...change,
+  };
+  return memoryFolder("residuals", {
+    "manifest.json": new TextEncoder().encode(JSON.stringify(manifest)),
+    "0.parquet": bytes,
+    "1.parquet": other.bytes,
+  });
+}
+
+Deno.test("ResidualFolder.batches() gives the shards in order", async () => {
+  const folder = await ResidualFolder.open(await folderOf());
+  const batches = await Array.fromAsync(folder.batches());
+  assert.deepEqual(batches.map(({ n_rows }) => n_rows), [30, 20]);
+  assert.deepEqual(batches[1]!.rows, randomRows(9, 20, 6).rows);
+});
+
+Deno.test("ResidualFolder refuses shards that are not those of the manifest", async () => {
+  const { manifest } = await ResidualFolder.open(await folderOf());
+  const model = manifest.model;
+  const [first] = manifest.shards;
+  const changes: [Partial<ResidualManifest>, RegExp][] = [
+    [{ hookPoint: "final_norm@3" }, /final_norm@3.*resid_post\[3\]/],
+    [{ model: { ...model, d_model: 8 } }, /d_model 8.*got 6/],
+    [{ model: { ...model, fingerprint: "x" } }, /\(x\).*\(abc\)/],
+    [{ shards: [{ ...first!, bytes: 7 }], n_tokens: 30 }, /expected 7 bytes/],
+    [{ shards: [{ ...first!, n_rows: 9 }], n_tokens: 9 }, /expected 9 rows/],
+  ];
+  for (const [change, pattern] of changes) {
+    const folder = await ResidualFolder.open(await folderOf(change));
+    await rejectsInOneLine(() => folder.shard(0), /^RangeError: .*0\.parquet/);
+    await rejectsInOneLine(() => folder.shard(0), pattern);
+  }
+  const folder = await ResidualFolder.open(await folderOf());
+  await rejectsInOneLine(() => folder.shard(2), /^RangeError: .*0 to 1/);
+});
+
+Deno.test("ResidualFolder.open() refuses a folder when it holds no vectors", async () => {
+  await rejectsInOneLine(
+    () => ResidualFolder.open(memoryFolder("none", {})),
+    /^Error: .*"none".*manifest.json.*collect/,
+  );
+  const empty = await folderOf({ shards: [], n_tokens: 0 });
+  await rejectsInOneLine(() => ResidualFolder.open(empty), /none yet/);
+});
+
+Deno.test("parseResidualManifest() names the file and the field that is wrong", async () => {
+  const { manifest } = await ResidualFolder.open(await folderOf());
+  const [shard] = manifest.shards;
+  const wrong: [string, unknown][] = [
+    ["kind", { ...manifest, kind: "sae" }],
+    ["formatVersion", { ...manifest, formatVersion: 2 }],
+    ["hookPoint", { ...manifest, hookPoint: "final_norm" }],
+    ["n_tokens", { ...manifest, n_tokens: 51 }],
+    ["shards.0.file", {
+      ...manifest,
+      shards: [{ ...shard, file: "../0.parquet" }],
+    }],
+    ["shards.0.n_rows", { ...manifest, shards: [{ ...shard, n_rows: 1.5 }] }],
+    ["model", { ...manifest, model: undefined }],
+  ];
+  for (const [field, json] of wrong) {
+    assert.throws(
+      () => parseResidualManifest(json, "m.json"),
+      (error: Error) =>
+        error instanceof SyntaxError &&
+        error.message.startsWith(`Cannot read "m.json": field "${field}": `) &&
+        !error.message.includes("\n"),
+      field,
+    );
+  }
+  assert.throws(() => parseResidualManifest(null, "m.json"), SyntaxError);
+});
+
+Deno.test("meanNorm() is the mean of row norms over all batches", async () => {
+  const rows = (...values: number[]): LabeledResidualRows => ({
+    ...randomRows(1, values.length / 2, 2),
+    rows: f32ToBf16(Float32Array.from(values)),
+  });
+  assert.equal(await meanNorm([rows(3, 4, 0, 1), rows(-6, 8)]), 16 / 3);
+  await assert.rejects(meanNorm([rows(3, 4, 0, 0)]), /RangeError: .*row 1$/);
+  await assert.rejects(meanNorm([rows(NaN, 4)]), RangeError);
+  await assert.rejects(meanNorm([]), /RangeError: .*got none$/);
+});
