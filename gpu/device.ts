@@ -1,15 +1,15 @@
+import { adapterName, chooseAdapter } from "./adapter.ts";
 import {
   bytesPerElement,
   describeShape,
   type Dtype,
   elementCount,
 } from "./dtype.ts";
-import { adapterName, chooseAdapter } from "./adapter.ts";
 import type { Launch } from "./kernel.ts";
 import { compile, type Compiled } from "./pipeline.ts";
 import { Profiler } from "./profile.ts";
-import { Recorder, type UniformPage } from "./record.ts";
-import { BINDING_ALIGNMENT, Tensor } from "./tensor.ts";
+import { Recorder, UniformPages } from "./record.ts";
+import { planRowBlocks, Tensor } from "./tensor.ts";
 
 /** Which GPU to open, and how much of it to use. */
 export interface GpuOptions {
@@ -34,7 +34,6 @@ const LIMITS = [
 
 /** Larger bindings read as empty on some drivers. */
 const LARGEST_SAFE_BINDING = 2 ** 31 - 2 ** 16;
-const UNIFORM_PAGE_BYTES = 65_536;
 
 function checkReadAs(tensor: Tensor, dtypes: readonly Dtype[]): void {
   if (dtypes.includes(tensor.dtype)) return;
@@ -59,6 +58,8 @@ export class Gpu implements Disposable {
   readonly name: string;
   /** Whether the adapter runs on the CPU; such adapters want other kernel variants. */
   readonly isSoftware: boolean;
+  /** Where launches find their uniforms; for {@link Recorder}. */
+  readonly uniformPages: UniformPages;
   /** Times every launch while set; see {@link startProfile}. */
   profiler: Profiler | undefined;
   #allocatedBytes = 0;
@@ -68,7 +69,6 @@ export class Gpu implements Disposable {
   #recording: string | undefined;
   readonly #checks = new Set<Promise<void>>();
   readonly #pipelines = new Map<string, Map<string, Compiled>>();
-  readonly #uniformPages: UniformPage[] = [];
 
   private constructor(
     adapter: GPUAdapter,
@@ -76,6 +76,7 @@ export class Gpu implements Disposable {
     options: GpuOptions,
   ) {
     this.device = device;
+    this.uniformPages = new UniformPages(device);
     this.name = adapterName(adapter);
     this.isSoftware = adapter.info.isFallbackAdapter ?? false;
     const binding = Math.min(
@@ -141,27 +142,10 @@ export class Gpu implements Disposable {
    */
   tensor(label: string, dtype: Dtype, shape: readonly number[]): Tensor {
     const what = `${label}: ${describeShape(dtype, shape)}`;
-    if (
-      shape.length === 0 ||
-      shape.some((size) => !Number.isSafeInteger(size) || size < 1)
-    ) {
-      throw new RangeError(
-        `Cannot make tensor ${what}: every size must be a positive integer`,
-      );
-    }
+    const most = this.limits.maxStorageBufferBindingSize;
+    const rowsPerBlock = planRowBlocks(what, dtype, shape, most);
     const nRows = shape[0]!;
     const rowBytes = elementCount(shape.slice(1)) * bytesPerElement(dtype);
-    const most = this.limits.maxStorageBufferBindingSize;
-    let rowsPerBlock = nRows;
-    if (nRows * rowBytes > most) {
-      const step = BINDING_ALIGNMENT / 4;
-      rowsPerBlock = Math.floor(most / rowBytes / step) * step;
-      if (rowsPerBlock === 0) {
-        throw new RangeError(
-          `Cannot make tensor ${what}: ${step} rows of ${rowBytes} bytes exceed the adapter's binding limit of ${most} bytes`,
-        );
-      }
-    }
     const blocks: { buffer: GPUBuffer; offset: number; nRows: number }[] = [];
     for (let row = 0; row < nRows; row += rowsPerBlock) {
       const rows = Math.min(rowsPerBlock, nRows - row);
@@ -341,23 +325,6 @@ export class Gpu implements Disposable {
     );
     variants.set(constants, compiled);
     return compiled;
-  }
-
-  /** The n-th page that uniforms are placed in, for {@link Recorder}. */
-  uniformPage(n: number): UniformPage {
-    while (this.#uniformPages.length <= n) {
-      const usage = GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST;
-      const buffer = this.device.createBuffer({
-        label: "uniforms",
-        size: UNIFORM_PAGE_BYTES,
-        usage,
-      });
-      this.#uniformPages.push({
-        buffer,
-        bytes: new Uint8Array(UNIFORM_PAGE_BYTES),
-      });
-    }
-    return this.#uniformPages[n]!;
   }
 
   /** Destroys the device and all its memory. */

@@ -2,10 +2,37 @@ import type { Gpu } from "./device.ts";
 import { describeLaunch, type Launch } from "./kernel.ts";
 import { BINDING_ALIGNMENT, type Tensor } from "./tensor.ts";
 
-/** Where launches find their uniforms: buffers that every submit fills anew from the start. */
-export interface UniformPage {
+const UNIFORM_PAGE_BYTES = 65_536;
+
+/** One buffer of uniforms, and what it is filled with at the next submit. */
+interface UniformPage {
   readonly buffer: GPUBuffer;
   readonly bytes: Uint8Array<ArrayBuffer>;
+}
+
+/** Where launches find their uniforms: buffers that every submit fills anew from the start. */
+export class UniformPages {
+  readonly #device: GPUDevice;
+  readonly #pages: UniformPage[] = [];
+
+  /** No pages yet; they are made when needed and kept. */
+  constructor(device: GPUDevice) {
+    this.#device = device;
+  }
+
+  /** The n-th page. */
+  at(n: number): UniformPage {
+    while (this.#pages.length <= n) {
+      const buffer = this.#device.createBuffer({
+        label: "uniforms",
+        size: UNIFORM_PAGE_BYTES,
+        usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST,
+      });
+      const bytes = new Uint8Array(UNIFORM_PAGE_BYTES);
+      this.#pages.push({ buffer, bytes });
+    }
+    return this.#pages[n]!;
+  }
 }
 
 /**
@@ -139,7 +166,7 @@ export class Recorder {
     this.gpu.profiler?.resolve(this.#encoder);
     const { queue } = this.gpu.device;
     for (let start = 0, page = 0; start < this.#uniformBytes; page++) {
-      const { buffer, bytes } = this.gpu.uniformPage(page);
+      const { buffer, bytes } = this.gpu.uniformPages.at(page);
       const size = Math.min(bytes.byteLength, this.#uniformBytes - start);
       queue.writeBuffer(buffer, 0, bytes, 0, size);
       start += size;
@@ -164,11 +191,10 @@ export class Recorder {
   }
 
   #placeUniforms(values: ArrayBuffer): GPUBufferBinding {
-    const pageBytes = this.gpu.uniformPage(0).bytes.byteLength;
-    const page = this.gpu.uniformPage(
-      Math.floor(this.#uniformBytes / pageBytes),
+    const page = this.gpu.uniformPages.at(
+      Math.floor(this.#uniformBytes / UNIFORM_PAGE_BYTES),
     );
-    const offset = this.#uniformBytes % pageBytes;
+    const offset = this.#uniformBytes % UNIFORM_PAGE_BYTES;
     page.bytes.set(new Uint8Array(values), offset);
     this.#uniformBytes += Math.ceil(values.byteLength / BINDING_ALIGNMENT) *
       BINDING_ALIGNMENT;

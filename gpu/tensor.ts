@@ -8,6 +8,35 @@ import {
 /** Offsets of bindings are multiples of this on every adapter (WebGPU's default limit). */
 export const BINDING_ALIGNMENT = 256;
 
+/**
+ * Rows to put into each buffer of a tensor so that no buffer exceeds `maxBytes`;
+ * all of them where they fit.
+ * @throws {RangeError} If a size is not a positive integer, or a few rows exceed `maxBytes` already.
+ */
+export function planRowBlocks(
+  what: string,
+  dtype: Dtype,
+  shape: readonly number[],
+  maxBytes: number,
+): number {
+  if (
+    shape.length === 0 ||
+    shape.some((size) => !Number.isSafeInteger(size) || size < 1)
+  ) {
+    throw new RangeError(
+      `Cannot make tensor ${what}: every size must be a positive integer`,
+    );
+  }
+  const rowBytes = elementCount(shape.slice(1)) * bytesPerElement(dtype);
+  if (shape[0]! * rowBytes <= maxBytes) return shape[0]!;
+  const step = BINDING_ALIGNMENT / 4;
+  const rowsPerBlock = Math.floor(maxBytes / rowBytes / step) * step;
+  if (rowsPerBlock > 0) return rowsPerBlock;
+  throw new RangeError(
+    `Cannot make tensor ${what}: ${step} rows of ${rowBytes} bytes exceed the adapter's binding limit of ${maxBytes} bytes`,
+  );
+}
+
 /** One GPU buffer that holds whole rows of a tensor. */
 interface RowBlock {
   readonly buffer: GPUBuffer;
@@ -174,7 +203,8 @@ export class Tensor implements Disposable {
     const nRows = source.byteLength / this.rowBytes;
     const last = startRow + nRows === this.nRows;
     if (
-      !Number.isInteger(nRows) || startRow < 0 || startRow + nRows > this.nRows
+      !Number.isInteger(nRows) || !Number.isInteger(startRow) ||
+      startRow < 0 || startRow + nRows > this.nRows
     ) {
       throw new RangeError(
         `Cannot write ${source.byteLength} bytes at row ${startRow} of ${this}: rows have ${this.rowBytes} bytes`,

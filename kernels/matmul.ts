@@ -69,10 +69,20 @@ const kernels = new Map<string, MatmulKernel>();
 /**
  * Records C = A·B in one of three layouts, with an optional function of each element.
  * A B of layout `nk` that spans several buffers is taken window by window.
- * @throws {RangeError} If sizes or element types do not fit, naming the tensor.
+ * @throws {RangeError} If sizes do not fit, naming the tensor.
+ * @throws {TypeError} If B's type does not suit the layout.
  */
 export function matmul(rec: Recorder, call: MatmulCall): void {
   const { A, B, C, layout, epilogue } = call;
+  const fits = B.dtype === "f32" ||
+    (layout === "mk,nk" && (B.dtype === "bf16" || B.dtype === "f16"));
+  if (!fits) {
+    throw new TypeError(
+      `Cannot multiply ${A} by ${B}: expected ${
+        layout === "mk,nk" ? "f32, bf16 or f16" : `f32 in layout ${layout}`
+      }: got ${B.dtype}`,
+    );
+  }
   const nColumns = B.shape[layout === "mk,nk" ? 0 : 1];
   if (C.shape[1] !== nColumns) {
     throw new RangeError(
@@ -122,16 +132,23 @@ function chooseVariant(
     ? K % (bType === "f32" ? 4 : 8) === 0
     : N % 4 === 0;
   const vec = aVec && bVec;
-  const m = M >= 12
-    ? 16
-    : Math.max(layout === "km,kn" ? 4 : 1, 2 ** Math.ceil(Math.log2(M)));
-  const n = M >= 12 && N >= 128 ? 16 : M <= 2 ? 4 : 8;
-  return {
-    kind: "registers",
-    tile: [m, n],
-    workgroup: [8, m >= 8 ? 8 : 1],
-    vec,
-  };
+  if (M < 12 || N < 64) {
+    const m = Math.max(
+      layout === "km,kn" ? 4 : 1,
+      Math.min(16, 2 ** Math.ceil(Math.log2(M))),
+    );
+    return {
+      kind: "registers",
+      tile: [m, M <= 2 ? 4 : 8],
+      workgroup: [8, m >= 8 ? 8 : 1],
+      vec,
+    };
+  }
+  // Eight lanes of 12 or of 16 columns, whichever leaves fewer of them idle past the last column.
+  const idle = (tn: number) => Math.ceil(N / (8 * tn)) * 8 * tn - N;
+  const n = idle(12) < idle(16) ? 12 : 16;
+  const m = layout === "mk,nk" ? 8 : layout === "mk,kn" ? 12 : n;
+  return { kind: "registers", tile: [m, n], workgroup: [8, 1], vec };
 }
 
 /** The kernel of a variant; made on first use. */

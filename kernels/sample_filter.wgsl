@@ -1,14 +1,16 @@
-// probs[r, :] = the distribution of row r's next token, after temperature, top-k and top-p, in this order
+// probs[r, :] = the distribution of row r's next token, after temperature, top-k and top-p in order
 //   top-k keeps the k largest logits, with all ties of the k-th
-//   top-p keeps a token iff the strictly likelier ones have less than top_p of the mass, and always the likeliest
+//   top-p keeps a token iff the strictly likelier ones have less than top_p of the mass; the
+//   likeliest always
 //   temperature 0 gives all mass to the first largest logit
-// A row that holds NaN or +inf, or nothing finite, becomes NaN as a whole, so that no token comes of it.
-// One workgroup of 128 per row. Nothing is sorted: words that order as their floats do are searched for the
-// least one to keep, 4 bits a pass, by what lies at or above 16 thresholds. Floats are bound as words because
-// drivers may assume that there is no NaN.
+// A row that holds NaN or +inf, or nothing finite, becomes NaN, so that no token comes of it.
+// One workgroup of 128 per row. Nothing is sorted: floats become words of the same order, and the
+// least word to keep is searched for, 4 bits a pass, by what lies at or above 16 thresholds.
+// Floats are bound as words because drivers may assume that there is no NaN.
 @group(0) @binding(0) var<storage, read> logits: array<u32>;         // [R, vocab], f32 bits
-@group(0) @binding(1) var<storage, read> settings: array<vec4<u32>>; // [R]: temperature, top_p (f32 bits), top_k (0 is off), seed
-@group(0) @binding(2) var<storage, read_write> probs: array<u32>;    // [R, vocab], f32 bits; holds the words in between
+@group(0) @binding(1) var<storage, read> settings: array<vec4<u32>>; // [R]: see below
+@group(0) @binding(2) var<storage, read_write> probs: array<u32>;    // [R, vocab], f32 bits
+// settings: temperature (f32 bits), top_p (f32 bits), top_k (0 is off), seed
 struct Uniforms { R: u32, vocab: u32 }
 @group(0) @binding(3) var<uniform> u: Uniforms;
 
@@ -19,7 +21,7 @@ const NEGATIVE_INFINITY = 0x007fffffu;
 const NAN_BITS = 0x7fc00000u;
 const ONE_BITS = 0x3f800000u;
 const SOME_MASS = 1e-30; // top_p = 0 asks for the likeliest token, which weighs 1
-const SMALLEST_TEMPERATURE = 1.2e-38; // division is exact enough only for normal numbers; below, as 0
+const SMALLEST_TEMPERATURE = 1.2e-38; // division may flush what is below; it counts as 0
 
 var<workgroup> lane_sums: array<vec4<f32>, 512>; // [4, LANES]
 var<workgroup> part_sums: array<vec4<f32>, 32>;  // [PARTS, 4]
@@ -39,7 +41,8 @@ fn unordered(word: u32) -> f32 {
   return bitcast<f32>(select(~word, word & 0x7fffffffu, word >= 0x80000000u));
 }
 
-// totals[j] = what lies at or above base + (j << shift), for j = 0 .. 15: a number of words, or their mass as floats.
+// totals[j] = what lies at or above base + (j << shift), for j = 0 .. 15: a number of words, or
+// their mass as floats.
 fn weigh(row: u32, lane: u32, base: u32, shift: u32, by_mass: bool) {
   let j = vec4<u32>(0u, 1u, 2u, 3u);
   let t0 = base + (j << vec4<u32>(shift));
@@ -78,9 +81,9 @@ fn weigh(row: u32, lane: u32, base: u32, shift: u32, by_mass: bool) {
   workgroupBarrier();
 }
 
-// The largest word for which those at or above it number `need`, or have `need` of all mass; `kept_mass` is
-// what they have. Sums at higher thresholds add fewer terms in the same order, so they are never larger, even
-// as rounded. One pass of eight only sums everything up.
+// The largest word for which those at or above it number `need`, or have `need` of all mass;
+// `kept_mass` is what they have. Sums at higher thresholds add fewer terms in the same order, so
+// they are never larger, even as rounded. A single pass only sums everything up.
 fn search(row: u32, lane: u32, by_mass: bool, need: f32, n_passes: u32) -> u32 {
   var base = 0u;
   var enough = need;
@@ -132,7 +135,9 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n_wg: vec
   }
   if (temperature < SMALLEST_TEMPERATURE) {
     let first = ~atomicLoad(&first_inverted);
-    for (var v = lane; v < u.vocab; v += LANES) { probs[row + v] = select(0u, ONE_BITS, v == first); }
+    for (var v = lane; v < u.vocab; v += LANES) {
+      probs[row + v] = select(0u, ONE_BITS, v == first);
+    }
     return;
   }
 
@@ -145,7 +150,8 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n_wg: vec
         let word = probs[row + v];
         // exp(-200) is 0; the likeliest token weighs exactly 1.
         let weight = exp(max((unordered(word) - top_logit) / temperature, -200.0));
-        probs[row + v] = select(select(bitcast<u32>(weight), 0u, word < least), ONE_BITS, word == top);
+        let bits = select(bitcast<u32>(weight), ONE_BITS, word == top);
+        probs[row + v] = select(bits, 0u, word < least);
       }
     }
     let all = select(top_k == 0u || top_k >= u.vocab, top_p >= 1.0, by_mass);

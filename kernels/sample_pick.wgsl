@@ -1,21 +1,22 @@
-// tokens[r] = the first token at which the running sum of probs[r, :] passes x · sum(probs[r, :])
-// x is uniform in [0, 1), a hash of the row's seed and of step alone: no row depends on its neighbours in a batch.
+// tokens[r] = the first token at which the running sum of probs[r, :] passes x times their whole sum
+// x is uniform in [0, 1), a hash of the row's seed and of step alone: no row depends on its
+// neighbours in a batch.
 // Tokens of probability 0 are never taken. A row with a NaN, or without any mass, gives NO_TOKEN.
-// One workgroup of 256 per row, each lane over consecutive tokens.
-@group(0) @binding(0) var<storage, read> probs: array<u32>;          // [R, vocab], f32 bits, need not sum to 1
-@group(0) @binding(1) var<storage, read> settings: array<vec4<u32>>; // [R]: as in sample_filter.wgsl; seed is w
+// One workgroup of 64 per row, each lane over consecutive tokens.
+@group(0) @binding(0) var<storage, read> probs: array<u32>;          // [R, vocab], f32 bits
+@group(0) @binding(1) var<storage, read> settings: array<vec4<u32>>; // [R]: seed is w
 @group(0) @binding(2) var<storage, read_write> tokens: array<u32>;   // [R]
 struct Uniforms { R: u32, vocab: u32, step: u32 }
 @group(0) @binding(3) var<uniform> u: Uniforms;
 
-const LANES = 256u;
+const LANES = 64u;
 const INFINITY_BITS = 0x7f800000u; // all words above it are NaN or negative
 const NO_TOKEN = 0xffffffffu;
 var<workgroup> running: array<f32, LANES>; // sum over the lanes up to this one
 var<workgroup> n_faults: atomic<u32>;
 
-// 23 bits, so that x times a sum is always less than the sum. Source: Jarzynski and Olano, "Hash Functions
-// for GPU Rendering", 2020 (pcg3d).
+// 23 bits, so that x times a sum is always less than the sum. Source: Jarzynski and Olano, "Hash
+// Functions for GPU Rendering", 2020 (pcg3d).
 fn uniform_number(seed: u32, step: u32) -> f32 {
   var v = vec3<u32>(seed, step, 0u) * 1664525u + 1013904223u;
   v.x += v.y * v.z;
@@ -28,7 +29,7 @@ fn uniform_number(seed: u32, step: u32) -> f32 {
   return f32(v.x >> 9u) / 8388608.0;
 }
 
-@compute @workgroup_size(256)
+@compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n_wg: vec3<u32>,
     @builtin(local_invocation_index) lane: u32) {
   let r = wg.y * n_wg.x + wg.x;

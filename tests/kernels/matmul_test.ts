@@ -1,0 +1,300 @@
+import assert from "node:assert/strict";
+import type { Tensor } from "../../gpu/mod.ts";
+import {
+  type Epilogue,
+  matmul,
+  type MatmulCall,
+  type MatmulLayout,
+} from "../../kernels/matmul.ts";
+import { assertClose } from "../assert_close.ts";
+import { testGpu } from "../gpu_for_tests.ts";
+import {
+  type BType,
+  checkAll,
+  checkVariant,
+  drawCase,
+  LAYOUTS,
+  ODD_SIZES,
+  type Size,
+  type Variant,
+  VEC_SIZES,
+} from "./matmul_cases.ts";
+import { seededTest } from "./run_kernel.ts";
+
+/** The element types that B can have in a layout. */
+const bTypes = (layout: MatmulLayout): readonly BType[] =>
+  layout === "mk,nk" ? ["f32", "bf16", "f16"] : ["f32"];
+
+for (const layout of LAYOUTS) {
+  for (const bType of bTypes(layout)) {
+    seededTest(
+      `matmul() matches float64 in registers, ${layout} with ${bType}`,
+      async (draw) => {
+        const m = layout === "km,kn" ? 4 : 3;
+        const common = {
+          kind: "registers",
+          tile: [m, 4],
+          workgroup: [4, 2],
+        } as const;
+        await checkVariant(
+          draw,
+          layout,
+          bType,
+          { ...common, vec: false },
+          ODD_SIZES,
+        );
+        await checkVariant(
+          draw,
+          layout,
+          bType,
+          { ...common, vec: true },
+          VEC_SIZES[layout],
+        );
+      },
+    );
+
+    seededTest(
+      `matmul() matches float64 in workgroup memory, ${layout} with ${bType}`,
+      async (draw) => {
+        const variant = {
+          kind: "workgroup",
+          tile: [2, 3],
+          workgroup: [8, 4],
+          vec: false,
+        } as const;
+        await checkVariant(draw, layout, bType, variant, ODD_SIZES);
+      },
+    );
+  }
+
+  seededTest(
+    `matmul() matches float64 with its largest tiles, ${layout}`,
+    async (draw) => {
+      const sizes = VEC_SIZES[layout].slice(-2);
+      const registers = {
+        kind: "registers",
+        tile: [16, 16],
+        workgroup: [8, 8],
+        vec: true,
+      } as const;
+      await checkVariant(draw, layout, "f32", registers, sizes);
+      const workgroup = {
+        kind: "workgroup",
+        tile: [4, 4],
+        workgroup: [16, 16],
+        vec: false,
+      } as const;
+      await checkVariant(draw, layout, "f32", workgroup, sizes);
+    },
+  );
+}
+
+for (const bType of bTypes("mk,nk")) {
+  seededTest(
+    `matmul() matches float64 with lanes that share sums, ${bType}`,
+    async (draw) => {
+      for (const tile of [[1, 4], [3, 2]] as const) {
+        const variant = {
+          kind: "dot",
+          tile,
+          workgroup: [64, 1],
+          vec: false,
+        } as const;
+        await checkVariant(draw, "mk,nk", bType, variant, ODD_SIZES);
+      }
+    },
+  );
+}
+
+seededTest(
+  "matmul() matches float64 with the variant that it chooses itself",
+  async (draw) => {
+    const gpu = await testGpu();
+    using owned = new DisposableStack();
+    const sizes: Size[] = [[1, 131, 100], [5, 40, 8]];
+
+    await checkAll(
+      gpu,
+      LAYOUTS.flatMap((layout) =>
+        bTypes(layout).flatMap((bType) =>
+          sizes.map((size) => drawCase(draw, gpu, owned, layout, bType, size))
+        )
+      ),
+    );
+  },
+);
+
+seededTest(
+  "matmul() takes a B that spans buffers window by window",
+  async (draw) => {
+    using gpu = await testGpu({ maxBindingBytes: 64 * 13 * 4 });
+    using owned = new DisposableStack();
+    const dot = {
+      kind: "dot",
+      tile: [2, 2],
+      workgroup: [32, 1],
+      vec: false,
+    } as const;
+    const registers = {
+      kind: "registers",
+      tile: [2, 4],
+      workgroup: [4, 2],
+      vec: false,
+    } as const;
+    const workgroup = {
+      kind: "workgroup",
+      tile: [2, 2],
+      workgroup: [4, 4],
+      vec: false,
+    } as const;
+    const cases = [dot, registers, workgroup].flatMap((variant) =>
+      (["f32", "bf16"] as const).map((bType) =>
+        drawCase(draw, gpu, owned, "mk,nk", bType, [
+          3,
+          277,
+          bType === "f32" ? 13 : 11,
+        ], variant)
+      )
+    );
+    for (const { call } of cases) assert.equal(call.B.isBindable, false);
+    await checkAll(gpu, cases);
+  },
+);
+
+const scaled: Epilogue = {
+  name: "scaled",
+  wgsl: `fn epilogue(value: f32, m: u32, col: u32, at: u32) -> f32 {
+  return value * u.factor + bias[col] + old[at] + f32(100u * m);
+}`,
+  bindings: {
+    bias: { access: "read", dtype: "f32", shape: ["ldc"] },
+    old: { access: "read", dtype: "f32", shape: ["M", "ldc"] },
+  },
+  uniforms: ["factor"],
+};
+
+seededTest(
+  "matmul() applies an epilogue once to each element, with its row and column",
+  async (draw) => {
+    // Windows of B, so that a column of C is not a row of the window.
+    using gpu = await testGpu({ maxBindingBytes: 64 * 12 * 4 });
+    using owned = new DisposableStack();
+    const [M, N, K] = [5, 131, 12];
+    const variants: Variant[] = [
+      { kind: "registers", tile: [2, 4], workgroup: [4, 2], vec: true },
+      { kind: "workgroup", tile: [2, 2], workgroup: [4, 4], vec: false },
+      { kind: "dot", tile: [2, 2], workgroup: [32, 1], vec: false },
+    ];
+    for (const variant of variants) {
+      const { call, want, atol } = drawCase(draw, gpu, owned, "mk,nk", "f32", [
+        M,
+        N,
+        K,
+      ], variant);
+      const [bias, old] = [draw(N), draw(M * N)];
+      const tensors: Record<string, Tensor> = {
+        bias: owned.use(gpu.floats("bias", [N], bias)),
+        old: owned.use(gpu.floats("old", [M, N], old)),
+      };
+      gpu.record("product", (rec) => {
+        matmul(rec, {
+          ...call,
+          epilogue: { spec: scaled, tensors, values: { factor: -2 } },
+        });
+      });
+      const expected = want.map((value, at) =>
+        -2 * value + bias[at % N]! + old[at]! + 100 * Math.floor(at / N)
+      );
+      // And three more roundings of sums up to 500.
+      assertClose(await gpu.read(call.C), expected, {
+        atol: 2 * atol + 3 * 500 * 2 ** -24,
+        label: `C (${variant.kind})`,
+        shape: [M, N],
+      });
+    }
+  },
+);
+
+seededTest(
+  "matmul() writes no row past the window of C that it is given",
+  async (draw) => {
+    const gpu = await testGpu();
+    using owned = new DisposableStack();
+    const variants: Variant[] = [
+      { kind: "registers", tile: [4, 4], workgroup: [4, 2], vec: false },
+      { kind: "workgroup", tile: [2, 2], workgroup: [4, 4], vec: false },
+      { kind: "dot", tile: [4, 4], workgroup: [32, 1], vec: false },
+    ];
+    for (const variant of variants) {
+      const { call, want, atol } = drawCase(draw, gpu, owned, "mk,nk", "f32", [
+        5,
+        64,
+        9,
+      ], variant);
+      const whole = owned.use(
+        gpu.floats("whole", [20, 64], new Float32Array(1280).fill(7)),
+      );
+      gpu.record(
+        "product",
+        (rec) => matmul(rec, { ...call, C: whole.rows(8, 13) }),
+      );
+      const got = await gpu.read(whole);
+      const label = `C (${variant.kind})`;
+      assertClose(got.subarray(512, 832), want, {
+        atol,
+        label,
+        shape: [5, 64],
+      });
+      const others = [...got.subarray(0, 512), ...got.subarray(832)];
+      assertClose(
+        others,
+        others.map(() => 7),
+        { label: "rows around it" },
+      );
+    }
+  },
+);
+
+Deno.test("matmul() refuses tensors whose sizes or types do not fit", async () => {
+  const gpu = await testGpu();
+  using owned = new DisposableStack();
+  const make = (label: string, dtype: BType, shape: number[]) =>
+    owned.use(gpu.tensor(label, dtype, shape));
+  const refuses = (call: MatmulCall, message: RegExp) =>
+    assert.throws(() => gpu.record("product", (rec) => matmul(rec, call)), {
+      name: "RangeError",
+      message,
+    });
+  const A = make("A", "f32", [2, 3]);
+  const B = make("B", "f32", [5, 3]);
+  const C = make("C", "f32", [2, 5]);
+  const layout = "mk,nk";
+  refuses(
+    { layout, A, B: make("B", "f32", [5, 4]), C },
+    /"matmul_.*": binding "B" must be f32\[N=5.*, K=3.*\]: got B: f32\[5, 4\]/,
+  );
+  refuses(
+    { layout, A, B, C: make("C", "f32", [3, 5]) },
+    /binding "C" must be f32\[M=2/,
+  );
+  const narrow = make("C", "f32", [2, 4]);
+  refuses(
+    { layout, A, B, C: narrow },
+    /^Cannot multiply A: f32\[2, 3\] by B: f32\[5, 3\]: the result must have 5 columns: got C: f32\[2, 4\]$/,
+  );
+  refuses(
+    { layout, A: make("A", "bf16", [2, 3]), B, C },
+    /binding "A" must be f32/,
+  );
+  const ids = owned.use(gpu.tensor("ids", "u32", [5, 3]));
+  const half = make("B", "bf16", [3, 5]);
+  for (const [layout, B] of [["mk,nk", ids], ["mk,kn", half]] as const) {
+    const call = { layout, A, B, C };
+    assert.throws(() => gpu.record("product", (rec) => matmul(rec, call)), {
+      name: "TypeError",
+      message: `Cannot multiply A: f32[2, 3] by ${B}: expected ${
+        B === ids ? "f32, bf16 or f16" : "f32 in layout mk,kn"
+      }: got ${B.dtype}`,
+    });
+  }
+});

@@ -1,0 +1,87 @@
+/**
+ * Sampling in float64: what remains after temperature, top-k and top-p, and
+ * which token a seed and a step draw from it.
+ * @module
+ */
+
+/** How the tokens of one row are drawn. */
+export interface RowSettings {
+  readonly temperature: number;
+  readonly top_p: number;
+  /** 0 keeps all. */
+  readonly top_k: number;
+  readonly seed: number;
+}
+
+/** The probabilities of one row of finite logits, or logits of −∞. */
+export function filterReference(
+  logits: ArrayLike<number>,
+  { temperature, top_p, top_k }: RowSettings,
+): Float64Array {
+  const values = Array.from(logits);
+  const largest = values.reduce((a, b) => Math.max(a, b));
+  if (temperature === 0) {
+    const first = values.indexOf(largest);
+    return Float64Array.from(values, (_, v) => v === first ? 1 : 0);
+  }
+  const descending = Float64Array.from(values).sort().reverse();
+  const kth = top_k > 0 && top_k < values.length
+    ? descending[top_k - 1]!
+    : -Infinity;
+  const weights = values.map((x) =>
+    x >= kth ? Math.exp((x - largest) / temperature) : 0
+  );
+  const least = top_p < 1 ? leastWeight(weights, top_p) : 0;
+  const kept = weights.map((w) => w >= least ? w : 0);
+  const total = kept.reduce((a, b) => a + b);
+  return Float64Array.from(kept, (w) => w / total);
+}
+
+/** The smallest weight w such that the weights above it make up less than top_p of all. */
+function leastWeight(weights: readonly number[], top_p: number): number {
+  const descending = Float64Array.from(weights).sort().reverse();
+  const total = descending.reduce((a, b) => a + b);
+  let least = descending[0]!;
+  let above = 0; // mass of the weights larger than the one at hand
+  for (let i = 0; i < descending.length;) {
+    if (i > 0 && above >= top_p * total) break;
+    least = descending[i]!;
+    const end = descending.findIndex((w, j) => j > i && w < least);
+    const next = end < 0 ? descending.length : end;
+    above += least * (next - i);
+    i = next;
+  }
+  return least;
+}
+
+/** pcg3d's first word as a number in [0, 1). Source: Jarzynski and Olano, 2020. */
+export function uniformReference(seed: number, step: number): number {
+  let [x, y, z] = [seed, step, 0].map((n) =>
+    (Math.imul(n, 1664525) + 1013904223) | 0
+  ) as [number, number, number];
+  for (const isLast of [false, true]) {
+    x = (x + Math.imul(y, z)) | 0;
+    y = (y + Math.imul(z, x)) | 0;
+    z = (z + Math.imul(x, y)) | 0;
+    if (!isLast) [x, y, z] = [x ^ (x >>> 16), y ^ (y >>> 16), z ^ (z >>> 16)];
+  }
+  return (x >>> 9) / 2 ** 23;
+}
+
+/** A token drawn by inverse distribution, and how far the draw was from another token's range. */
+export function pickReference(
+  probs: ArrayLike<number>,
+  seed: number,
+  step: number,
+): { readonly token: number; readonly margin: number } {
+  const values = Array.from(probs);
+  const goal = uniformReference(seed, step) * values.reduce((a, b) => a + b);
+  let before = 0;
+  for (const [token, p] of values.entries()) {
+    if (p > 0 && before + p > goal) {
+      return { token, margin: Math.min(goal - before, before + p - goal) };
+    }
+    before += p;
+  }
+  throw new RangeError("Cannot pick a token: expected some mass: got none");
+}
