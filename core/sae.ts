@@ -13,7 +13,9 @@ import {
 
 /** Features `[start, end)`, few enough that their weights and activations fit into one binding each. */
 export interface FeatureWindow {
+  /** First feature. */
   readonly start: number;
+  /** One past the last feature. */
   readonly end: number;
 }
 
@@ -31,7 +33,9 @@ export interface SaeTensors {
 
 /** Where an SAE's weights are read from, by runs of features; row i belongs to feature i. */
 export interface SaeRows {
+  /** Size of the residual stream. */
   readonly d_model: number;
+  /** Number of features. */
   readonly d_sae: number;
   /** f32 `[end - start, d_model]`: what features `[start, end)` read. */
   rowsOfEncoder(

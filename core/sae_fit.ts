@@ -4,6 +4,7 @@
  */
 import { hookPlace, type HookPoint } from "./hook_point.ts";
 import type { Olmo2Config } from "./olmo2_config.ts";
+import type { ResidualManifest } from "./residuals.ts";
 import type { SaeMetadata } from "./sae_config.ts";
 
 /** What is asked of an SAE; a `SaeFile` is one. */
@@ -70,4 +71,48 @@ export function checkSaeFits(
     );
   }
   return hookPoint;
+}
+
+/** What is asked of residuals; an open `ResidualFolder` is such. */
+export interface ResidualsToFit {
+  /** What errors call them. */
+  readonly name: string;
+  /** Their hook point and model. */
+  readonly manifest: Pick<ResidualManifest, "model" | "hookPoint">;
+}
+
+/**
+ * Checks that an SAE reads vectors like those of a residual folder.
+ * @param options.anyModel Whether they may be of another model of the same sizes.
+ * @throws {TypeError} If their d_model differ.
+ * @throws {RangeError} If they are of another hook point or other weights.
+ */
+export function checkResidualsFit(
+  sae: SaeToFit,
+  residuals: ResidualsToFit,
+  options: { readonly anyModel?: boolean } = {},
+): void {
+  const what =
+    `Cannot use SAE "${sae.name}" with residuals "${residuals.name}"`;
+  const fix = "collect residuals where it was trained";
+  const { model, hookPoint } = residuals.manifest;
+  const { hookPoint: trainedAt, modelFingerprint } = sae.metadata;
+  if (sae.d_model !== model.d_model) {
+    throw new TypeError(
+      `${what}: expected d_model ${model.d_model}: got ${sae.d_model}: ${fix}`,
+    );
+  }
+  if (trainedAt !== undefined && trainedAt !== hookPoint) {
+    throw new RangeError(
+      `${what}: expected an SAE of ${hookPoint}: got one of ${trainedAt}: ${fix}`,
+    );
+  }
+  if (
+    modelFingerprint !== undefined && modelFingerprint !== model.fingerprint &&
+    !options.anyModel
+  ) {
+    throw new RangeError(
+      `${what}: expected an SAE of ${model.name} (${model.fingerprint}): got one of ${modelFingerprint}: ${fix}, or give --any-model if one is a tuned copy`,
+    );
+  }
 }

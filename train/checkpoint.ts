@@ -1,0 +1,104 @@
+/**
+ * Training runs on disk: everything that a run needs to go on bit for bit.
+ * @module
+ */
+import { z } from "zod";
+import { checkJson } from "../core/check_json.ts";
+import type { RngState } from "../core/rng.ts";
+import { Safetensors, safetensorsChunks } from "../core/safetensors.ts";
+import type { WriteFile } from "../core/sae_file.ts";
+import type { Source } from "../core/source.ts";
+import type { Batches, BatchPosition } from "./batches.ts";
+import type { SaeRecipe } from "./recipe.ts";
+import type { SaeTrainer } from "./trainer.ts";
+
+/** File of the last checkpoint in the folder of a run. */
+export const CHECKPOINT_FILE = "checkpoint.safetensors";
+/** Key under which the rest of a checkpoint lies in its file. */
+const KEY = "open_concept_steering";
+
+interface CheckpointInfo {
+  readonly step: number;
+  readonly position: BatchPosition;
+  readonly statistics: { readonly n: number; readonly meanNorm: number };
+  readonly recipe: Readonly<Record<string, unknown>>;
+}
+
+const count = z.int().min(0);
+const word = z.int().min(0).max(2 ** 32 - 1);
+const Info: z.ZodType<CheckpointInfo> = z.object({
+  step: count,
+  position: z.object({
+    rng: z.tuple([word, word, word, word]) as z.ZodType<RngState>,
+    firstGroup: count,
+    nDrawn: count,
+  }),
+  statistics: z.object({ n: count, meanNorm: z.number() }),
+  recipe: z.record(z.string(), z.unknown()),
+});
+
+/**
+ * Writes a checkpoint; take no step meanwhile.
+ * @throws {RangeError} If a step was not finite; nothing is written then.
+ */
+export async function writeCheckpoint(
+  write: WriteFile,
+  trainer: SaeTrainer,
+  batches: Batches,
+  recipe: SaeRecipe,
+): Promise<void> {
+  await trainer.assertFinite();
+  const { n, meanNorm } = batches.statistics;
+  const info: CheckpointInfo = {
+    step: trainer.steps,
+    position: batches.position,
+    statistics: { n, meanNorm },
+    recipe: { ...recipe },
+  };
+  await write(
+    CHECKPOINT_FILE,
+    safetensorsChunks(trainer.stateTensors(), { [KEY]: JSON.stringify(info) }),
+  );
+}
+
+/**
+ * Moves a new trainer and its batches to where a checkpoint was written.
+ * @throws {RangeError} If it is of another recipe or other data: names what differs.
+ * @throws {SyntaxError} If the file is no checkpoint, or damaged.
+ */
+export async function resumeFrom(
+  source: Source,
+  trainer: SaeTrainer,
+  batches: Batches,
+  recipe: SaeRecipe,
+): Promise<void> {
+  const file = await Safetensors.open(source);
+  const text = file.metadata[KEY] ?? "null";
+  const info = checkJson(Info, parse(text), source.name);
+  const { n, meanNorm } = batches.statistics;
+  const want = { ...recipe, n, meanNorm };
+  const got = { ...info.recipe, ...info.statistics };
+  const same = (name: string): boolean =>
+    JSON.stringify(want[name as keyof typeof want]) ===
+      JSON.stringify(got[name as keyof typeof got]);
+  const other = Object.keys(want).find((name) => !same(name));
+  if (other !== undefined) {
+    throw new RangeError(
+      `Cannot resume from "${source.name}": expected ${other} ${
+        JSON.stringify(got[other as keyof typeof got])
+      }, with which it was trained: got ${
+        JSON.stringify(want[other as keyof typeof want])
+      }: choose another output folder, or the same settings`,
+    );
+  }
+  await trainer.restore(file, info.step);
+  batches.restore(info.position);
+}
+
+function parse(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined; // The schema refuses it with the file's name.
+  }
+}

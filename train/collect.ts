@@ -1,0 +1,322 @@
+/**
+ * Collects residual streams: documents → tokens → forward up to the hook's block
+ * → bf16 rows → parquet shards, each with its tokens, and a manifest.
+ * @module
+ */
+import type { Manifest } from "../core/files.ts";
+import {
+  type LabeledResidualRows,
+  type ResidualHeader,
+  type ResidualManifest,
+  ResidualShardWriter,
+  type ShardEntry,
+} from "../core/residuals.ts";
+import type { WriteFile } from "../core/sae_file.ts";
+import type { CorpusDocument } from "../core/text.ts";
+import {
+  type TokenizedDocument,
+  tokenizeDocuments,
+} from "../core/tokenized_text.ts";
+import { startTokenId } from "../core/model_folder.ts";
+import type { ResidualReader } from "./residual_reader.ts";
+
+/** What decides the vectors of a collection, beside model and hook point. */
+export interface CollectConfig {
+  /** Name of the model, for people. */
+  readonly modelName: string;
+  /** The text, as `readDocuments` takes it. */
+  readonly text: string;
+  /** Documents are cut at this many tokens. */
+  readonly contextLength: number;
+  /** Tokens at the start of each document that are left out. */
+  readonly skipFirst: number;
+  /** A shard is closed by the first pass that brings it to this many vectors. */
+  readonly shardRows: number;
+  /** A pass ends before the document that would bring it past this many tokens. */
+  readonly tokensPerPass: number;
+  /** Most documents; all when absent. */
+  readonly maxDocuments?: number;
+  /** Most vectors; all when absent. */
+  readonly maxVectors?: number;
+}
+
+/** How far a collection is. */
+export interface CollectProgress {
+  /** Documents whose vectors are in shards or in memory. */
+  readonly nDocuments: number;
+  /** Their vectors. */
+  readonly nVectors: number;
+  /** Tokens that went through the model in this run, those that are left out included. */
+  readonly nTokensRead: number;
+}
+
+/** Options of {@link collectResiduals}. */
+export interface CollectOptions {
+  readonly reader: ResidualReader;
+  readonly config: CollectConfig;
+  /** All documents of the text, in order. */
+  readonly documents: AsyncIterable<CorpusDocument>;
+  /** The manifest that the output folder has: the first one of this run, or one of it when resumed. */
+  readonly manifest: Manifest | ResidualManifest;
+  /** Writes a file of the output folder. */
+  readonly write: WriteFile;
+  /** Called after every pass. */
+  readonly onProgress?: (progress: CollectProgress) => void;
+  /** Stops between two passes; complete shards stay, and the run can be resumed. */
+  readonly signal?: AbortSignal;
+}
+
+/**
+ * Collects what a text brings at a hook point, from where the manifest stands.
+ * While the GPU works on a pass, the host packs and writes the one before and
+ * tokenizes the next. Shards end where passes end, so that a run that was
+ * interrupted and resumed writes the same bytes as one that was not.
+ * @returns The manifest of the complete collection.
+ * @throws {RangeError} If a vector is not finite (names document and position), or there is none.
+ */
+export async function collectResiduals(
+  options: CollectOptions,
+): Promise<ResidualManifest> {
+  const { reader, onProgress, signal } = options;
+  const shards = new ShardOutput(options);
+  if (shards.manifest.done) return shards.manifest;
+  const passes = documentPasses(options, shards.manifest.n_documents);
+  let nTokensRead = 0;
+  let ready: Pass | undefined;
+  let pass = await passes.next();
+  while (!pass.done && !shards.isFull) {
+    signal?.throwIfAborted();
+    const documents = pass.value;
+    reader.submit(documents.map(({ ids }) => ids));
+    if (ready) await shards.add(ready);
+    pass = await passes.next();
+    const rows = await reader.rows();
+    ready = { documents, rows };
+    nTokensRead += rows.length / reader.model.config.d_model;
+    const { nDocuments, nVectors } = shards;
+    onProgress?.({ nDocuments, nVectors, nTokensRead });
+  }
+  if (ready) await shards.add(ready);
+  const manifest = await shards.finish();
+  onProgress?.({
+    nDocuments: manifest.n_documents,
+    nVectors: manifest.n_tokens,
+    nTokensRead,
+  });
+  return manifest;
+}
+
+/** Documents with the bits of bf16 `[T, d_model]` of all their tokens. */
+interface Pass {
+  readonly documents: readonly TokenizedDocument[];
+  readonly rows: Uint16Array<ArrayBuffer>;
+}
+
+/** The documents from `first` on, in runs for one pass. */
+async function* documentPasses(
+  { reader: { model }, config, documents }: CollectOptions,
+  first: number,
+): AsyncGenerator<TokenizedDocument[]> {
+  const { contextLength, tokensPerPass, maxDocuments = Infinity } = config;
+  const tokenized = tokenizeDocuments(
+    slice(documents, first, maxDocuments),
+    model.tokenizer,
+    { startTokenId: startTokenId(model), contextLength },
+  );
+  let run: TokenizedDocument[] = [];
+  let nTokens = 0;
+  for await (const document of tokenized) {
+    const { length } = document.ids;
+    if (run.length > 0 && nTokens + length > tokensPerPass) {
+      yield run;
+      run = [];
+      nTokens = 0;
+    }
+    run.push({ ...document, index: first + document.index });
+    nTokens += length;
+  }
+  if (run.length > 0) yield run;
+}
+
+/** Items `[start, end)`, without asking for one more. */
+async function* slice<T>(
+  items: AsyncIterable<T>,
+  start: number,
+  end: number,
+): AsyncGenerator<T> {
+  let i = 0;
+  if (start >= end) return;
+  for await (const item of items) {
+    if (i >= start) yield item;
+    if (++i >= end) return;
+  }
+}
+
+/** The output folder: a shard in memory, complete ones on disk, and the manifest that lists them. */
+class ShardOutput {
+  readonly #config: CollectConfig;
+  readonly #header: ResidualHeader;
+  readonly #write: WriteFile;
+  #manifest: ResidualManifest;
+  #shard: ResidualShardWriter | undefined;
+  #nDocuments: number;
+  #nVectors: number;
+
+  constructor({ reader, config, manifest, write }: CollectOptions) {
+    const { model, hookPoint } = reader;
+    const { d_model, n_layers } = model.config;
+    const { modelName, text, contextLength, skipFirst } = config;
+    this.#config = config;
+    this.#write = write;
+    this.#header = {
+      modelName,
+      modelFingerprint: model.fingerprint,
+      hookPoint,
+      dtype: "bf16",
+      d_model,
+    };
+    this.#manifest = isStarted(manifest) ? manifest : {
+      kind: "residuals",
+      fingerprint: manifest.fingerprint,
+      formatVersion: 1,
+      model: {
+        name: modelName,
+        fingerprint: model.fingerprint,
+        d_model,
+        n_layers,
+      },
+      hookPoint,
+      contextLength,
+      text,
+      skipFirst,
+      shards: [],
+      n_tokens: 0,
+      n_documents: 0,
+      done: false,
+    };
+    this.#nDocuments = this.#manifest.n_documents;
+    this.#nVectors = this.#manifest.n_tokens;
+  }
+
+  /** The manifest as it is on disk, or will be first. */
+  get manifest(): ResidualManifest {
+    return this.#manifest;
+  }
+
+  /** Documents on disk and in memory. */
+  get nDocuments(): number {
+    return this.#nDocuments;
+  }
+
+  /** Vectors on disk and in memory. */
+  get nVectors(): number {
+    return this.#nVectors;
+  }
+
+  /** Whether there are as many vectors as are wanted. */
+  get isFull(): boolean {
+    return this.#room === 0;
+  }
+
+  get #room(): number {
+    return (this.#config.maxVectors ?? Infinity) - this.#nVectors;
+  }
+
+  /** Takes the vectors of a pass, as far as they are wanted; writes the shard if it is large enough now. */
+  async add(pass: Pass): Promise<void> {
+    if (this.isFull) return;
+    const { d_model } = this.#header;
+    const batch = labeledRows(
+      pass,
+      d_model,
+      this.#config.skipFirst,
+      this.#room,
+    );
+    this.#shard ??= new ResidualShardWriter(this.#header);
+    this.#shard.add(batch);
+    this.#nVectors += batch.n_rows;
+    this.#nDocuments += pass.documents.length;
+    if (this.#shard.n_rows >= this.#config.shardRows) {
+      await this.#close({ done: false });
+    }
+  }
+
+  /** Writes what is left. */
+  async finish(): Promise<ResidualManifest> {
+    if (this.#nVectors === 0) {
+      throw new RangeError(
+        `Cannot collect from "${this.#config.text}": expected documents of more than ${this.#config.skipFirst} tokens: got none`,
+      );
+    }
+    await this.#close({ done: true });
+    return this.#manifest;
+  }
+
+  /** Writes the shard in memory, if any, then the manifest that lists it. */
+  async #close({ done }: { done: boolean }): Promise<void> {
+    const shards: ShardEntry[] = [...this.#manifest.shards];
+    if (this.#shard && this.#shard.n_rows > 0) {
+      const file = `shard_${String(shards.length).padStart(5, "0")}.parquet`;
+      const { bytes, shard } = await this.#shard.finish(file);
+      await this.#write(file, bytes);
+      shards.push(shard);
+    }
+    this.#shard = undefined;
+    this.#manifest = {
+      ...this.#manifest,
+      shards,
+      n_tokens: this.#nVectors,
+      n_documents: this.#nDocuments,
+      done,
+    };
+    const json = JSON.stringify(this.#manifest, null, 2);
+    await this.#write("manifest.json", `${json}\n`);
+  }
+}
+
+/** Whether the manifest says more than whose folder it is. */
+function isStarted(
+  manifest: Manifest | ResidualManifest,
+): manifest is ResidualManifest {
+  return "shards" in manifest;
+}
+
+/** The rows of a pass that are kept, at most `most`, with the tokens that they belong to. */
+function labeledRows(
+  { documents, rows }: Pass,
+  d_model: number,
+  skipFirst: number,
+  most: number,
+): LabeledResidualRows {
+  const counts = documents.map(({ ids }) =>
+    Math.max(0, ids.length - skipFirst)
+  );
+  const n_rows = Math.min(most, counts.reduce((sum, n) => sum + n, 0));
+  const kept = new Uint16Array(n_rows * d_model);
+  const token_ids = new Int32Array(n_rows);
+  const positions = new Int32Array(n_rows);
+  const indices = new Int32Array(n_rows);
+  let row = 0; // among those kept
+  let start = 0; // of the document among all tokens of the pass
+  for (const [i, { ids, index }] of documents.entries()) {
+    const n = Math.min(counts[i]!, n_rows - row);
+    const first = start + skipFirst;
+    kept.set(
+      rows.subarray(first * d_model, (first + n) * d_model),
+      row * d_model,
+    );
+    token_ids.set(ids.subarray(skipFirst, skipFirst + n), row);
+    for (let j = 0; j < n; j++) positions[row + j] = skipFirst + j;
+    indices.fill(index, row, row + n);
+    row += n;
+    start += ids.length;
+  }
+  return {
+    n_rows,
+    d_model,
+    rows: kept,
+    token_ids,
+    positions,
+    documents: indices,
+  };
+}

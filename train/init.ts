@@ -1,0 +1,54 @@
+/**
+ * Where training starts.
+ * @module
+ */
+import { Rng } from "../core/rng.ts";
+
+/** The parameters of an SAE in host memory. */
+export interface SaeParams {
+  /** f32 `[d_sae, d_model]` */
+  readonly W_enc: Float32Array<ArrayBuffer>;
+  /** f32 `[d_sae]` */
+  readonly b_enc: Float32Array<ArrayBuffer>;
+  /** f32 `[d_sae, d_model]` */
+  readonly W_dec: Float32Array<ArrayBuffer>;
+  /** f32 `[d_model]` */
+  readonly b_dec: Float32Array<ArrayBuffer>;
+}
+
+/** Norm of the encoder's and decoder's rows at the start. */
+const ROW_NORM = 0.1;
+
+/**
+ * Encoder rows of norm 0.1 in random directions, W_dec = W_enc, b_dec = mean,
+ * b_enc = −W_enc·mean: features then see centered data, which keeps them alive.
+ * @param mean Mean input, scaled as the SAE sees it, `[d_model]`.
+ * Source: Anthropic, April 2024 update, "Training SAEs"; the mean as in "Towards Monosemanticity".
+ */
+export function initSae(
+  mean: Float32Array | Float64Array,
+  d_sae: number,
+  seed: number,
+): SaeParams {
+  const d_model = mean.length;
+  const rng = new Rng(seed).fork("init");
+  const W_enc = new Float32Array(d_sae * d_model);
+  const b_enc = new Float32Array(d_sae);
+  const direction = new Float64Array(d_model);
+  for (let i = 0; i < d_sae; i++) {
+    let squares = 0;
+    for (let j = 0; j < d_model; j++) {
+      direction[j] = rng.normal();
+      squares += direction[j]! ** 2;
+    }
+    const scale = ROW_NORM / Math.sqrt(squares);
+    let dot = 0;
+    for (let j = 0; j < d_model; j++) {
+      const weight = direction[j]! * scale;
+      W_enc[i * d_model + j] = weight;
+      dot += weight * mean[j]!;
+    }
+    b_enc[i] = -dot;
+  }
+  return { W_enc, b_enc, W_dec: W_enc.slice(), b_dec: Float32Array.from(mean) };
+}
