@@ -7,8 +7,11 @@ import { Tokenizer } from "./tokenizer.ts";
 export interface ModelFolder {
   /** The folder's name, for errors and metadata. */
   readonly name: string;
+  /** Sizes and constants. */
   readonly config: Olmo2Config;
+  /** The weights, where they lie. */
   readonly checkpoint: Checkpoint;
+  /** Text to tokens and back. */
   readonly tokenizer: Tokenizer;
   /** Tells one checkpoint from another; stored with what is made from it. */
   readonly fingerprint: string;

@@ -233,16 +233,25 @@ export class Olmo2 implements Disposable {
 }
 
 /** The tensors of one pass, each of exactly T rows. */
-interface TokenTensors {
-  readonly ids: Tensor; // u32 [T]
-  readonly places: Tensor; // u32 [T, 2]
-  readonly resid: Tensor; // f32 [T, d_model]
-  readonly qkv: Tensor; // f32 [T, d_q + 2 d_kv]
-  readonly q: Tensor; // f32 [T, d_q]
-  readonly z: Tensor; // f32 [T, d_q]
-  readonly blockOut: Tensor; // f32 [T, d_model]: what attention or MLP adds, before its norm
-  readonly gateUp: Tensor; // f32 [T, 2 d_ffn]
-  readonly ffn: Tensor; // f32 [T, d_ffn]
+export interface TokenTensors {
+  /** u32 [T] */
+  readonly ids: Tensor;
+  /** u32 [T, 2] */
+  readonly places: Tensor;
+  /** f32 [T, d_model] */
+  readonly resid: Tensor;
+  /** f32 [T, d_q + 2 d_kv] */
+  readonly qkv: Tensor;
+  /** f32 [T, d_q] */
+  readonly q: Tensor;
+  /** f32 [T, d_q] */
+  readonly z: Tensor;
+  /** f32 [T, d_model]: what attention or MLP adds, before its norm */
+  readonly blockOut: Tensor;
+  /** f32 [T, 2 d_ffn] */
+  readonly gateUp: Tensor;
+  /** f32 [T, d_ffn] */
+  readonly ffn: Tensor;
 }
 
 /** Activations of a pass over up to `maxTokens` tokens; made once and used for every pass. */

@@ -6,7 +6,9 @@ import { wholeSequences } from "./token_batch.ts";
 
 /** A pass that a hook acts in: its layer's residual stream, and where its tokens stand. */
 export interface ScoringPass {
+  /** Commands of the pass. */
   readonly rec: Recorder;
+  /** The block that has just run, from 0. */
   readonly layer: number;
   /** f32 `[T, d_model]` */
   readonly resid: Tensor;

@@ -19,8 +19,20 @@ export interface GpuOptions {
   readonly maxBindingBytes?: number;
 }
 
-/** Limits that kernels and tensors depend on; the adapter's full values are requested. */
-const LIMITS = [
+/** Limits that kernels and tensors depend on. */
+export type LimitName =
+  | "maxBufferSize"
+  | "maxStorageBufferBindingSize"
+  | "maxStorageBuffersPerShaderStage"
+  | "maxComputeInvocationsPerWorkgroup"
+  | "maxComputeWorkgroupSizeX"
+  | "maxComputeWorkgroupSizeY"
+  | "maxComputeWorkgroupSizeZ"
+  | "maxComputeWorkgroupStorageSize"
+  | "maxComputeWorkgroupsPerDimension";
+
+/** The adapter's full values of these are requested. */
+const LIMITS: readonly LimitName[] = [
   "maxBufferSize",
   "maxStorageBufferBindingSize",
   "maxStorageBuffersPerShaderStage",
@@ -30,7 +42,7 @@ const LIMITS = [
   "maxComputeWorkgroupSizeZ",
   "maxComputeWorkgroupStorageSize",
   "maxComputeWorkgroupsPerDimension",
-] as const;
+];
 
 /** Larger bindings read as empty on some drivers. */
 const LARGEST_SAFE_BINDING = 2 ** 31 - 2 ** 16;
@@ -53,7 +65,7 @@ export class Gpu implements Disposable {
   /** The WebGPU device. */
   readonly device: GPUDevice;
   /** Limits in force: the adapter's own, or smaller ones asked for in {@link GpuOptions}. */
-  readonly limits: Readonly<Record<(typeof LIMITS)[number], number>>;
+  readonly limits: Readonly<Record<LimitName, number>>;
   /** The adapter's name. */
   readonly name: string;
   /** Whether the adapter runs on the CPU; such adapters want other kernel variants. */
@@ -89,7 +101,7 @@ export class Gpu implements Disposable {
       LIMITS.map((name) => [name, device.limits[name]]),
     );
     this.limits = { ...limits, maxStorageBufferBindingSize: binding } as Record<
-      (typeof LIMITS)[number],
+      LimitName,
       number
     >;
     device.addEventListener("uncapturederror", (event) => {

@@ -68,12 +68,19 @@ export interface Kernel<
 
 /** What a recorder needs to launch a kernel; the typed surface is {@link Kernel}. */
 export interface Launch {
+  /** The kernel's name. */
   readonly name: string;
+  /** WGSL, whole. */
   readonly source: string;
+  /** How each tensor is used. */
   readonly access: readonly ("read" | "read_write")[];
+  /** In the order of the shader's bindings. */
   readonly tensors: readonly Tensor[];
+  /** Values of the shader's `override` constants. */
   readonly constants: Readonly<Record<string, number>>;
+  /** Bytes of `struct Uniforms`; undefined where the shader has none. */
   readonly uniforms: ArrayBuffer | undefined;
+  /** Workgroups in each dimension. */
   readonly workgroups: readonly [number, number, number];
 }
 

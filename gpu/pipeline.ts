@@ -2,7 +2,9 @@ import type { Launch } from "./kernel.ts";
 
 /** A kernel's pipeline, and the layout that its bind groups must have. */
 export interface Compiled {
+  /** The pipeline. */
   readonly pipeline: GPUComputePipeline;
+  /** Its only bind group's layout. */
   readonly layout: GPUBindGroupLayout;
 }
 

@@ -2,7 +2,9 @@ import type { Gpu } from "./device.ts";
 
 /** Time that one kernel took, over all its launches. */
 export interface KernelTime {
+  /** The kernel's name. */
   readonly kernel: string;
+  /** How often it was launched. */
   readonly launches: number;
   /** Milliseconds on the GPU, where the driver counts in nanoseconds (NVIDIA, Mesa). */
   readonly ms: number;

@@ -5,8 +5,10 @@ import { BINDING_ALIGNMENT, type Tensor } from "./tensor.ts";
 const UNIFORM_PAGE_BYTES = 65_536;
 
 /** One buffer of uniforms, and what it is filled with at the next submit. */
-interface UniformPage {
+export interface UniformPage {
+  /** On the GPU. */
   readonly buffer: GPUBuffer;
+  /** What is written to it before the commands are submitted. */
   readonly bytes: Uint8Array<ArrayBuffer>;
 }
 

@@ -47,8 +47,11 @@ interface RowBlock {
 
 /** A part of a tensor that fits into one binding: rows `[start, end)`. */
 export interface RowWindow {
+  /** The rows. */
   readonly tensor: Tensor;
+  /** First row. */
   readonly start: number;
+  /** One past the last row. */
   readonly end: number;
 }
 

@@ -42,6 +42,8 @@ export interface RowStatistics {
   readonly mean: Float64Array;
   /** Mean of their L2 norms. */
   readonly meanNorm: number;
+  /** Mean of Σ_j (x − mean)², unscaled: what the FVU is a share of. */
+  readonly variance: number;
   /** √d_model / meanNorm: scales the mean norm to √d_model. */
   readonly inputScale: number;
 }
@@ -274,6 +276,7 @@ export class Batches {
 class RowSums {
   #n = 0;
   #norms = 0;
+  #squares = 0;
   readonly #sum: Float64Array;
 
   constructor(d_model: number) {
@@ -292,6 +295,7 @@ class RowSums {
         squares += value * value;
       }
       this.#norms += Math.sqrt(squares);
+      this.#squares += squares;
     }
     this.#n += values.length / d_model;
   }
@@ -306,6 +310,8 @@ class RowSums {
     }
     const mean = this.#sum.map((sum) => sum / n);
     const inputScale = Math.sqrt(mean.length) / meanNorm;
-    return { n, mean, meanNorm, inputScale };
+    const ofMean = mean.reduce((sum, value) => sum + value * value, 0);
+    const variance = this.#squares / n - ofMean;
+    return { n, mean, meanNorm, variance, inputScale };
   }
 }

@@ -14,10 +14,16 @@ import type { SaeRecipe } from "./recipe.ts";
 import { scheduleAt } from "./schedule.ts";
 import { SaeTrainer, type TrainerConfig } from "./trainer.ts";
 
+/** The numbers of a step, with what its error is a share of. */
+export interface TrainMetrics extends StepMetrics {
+  /** mse as a share of the variance of the training data; 0 is perfect. */
+  readonly fvu: number;
+}
+
 /** What a run tells while it goes. */
 export interface TrainProgress {
   /** Numbers of the newest step that has arrived. */
-  readonly metrics: StepMetrics;
+  readonly metrics: TrainMetrics;
   /** Steps of the whole run. */
   readonly steps: number;
   /** Tokens a second since the run began or resumed. */
@@ -122,12 +128,16 @@ function reporter(trainer: SaeTrainer, options: TrainOptions): () => void {
   const started = performance.now();
   const firstStep = trainer.steps;
   const { steps, batch } = options.recipe;
+  const { variance, inputScale } = options.batches.statistics;
   return () => {
     for (const metrics of trainer.takeMetrics()) {
       const seconds = (performance.now() - started) / 1000;
       const tokens = (metrics.step + 1 - firstStep) * batch;
       options.onProgress?.({
-        metrics,
+        metrics: {
+          ...metrics,
+          fvu: metrics.mse / (variance * inputScale ** 2),
+        },
         steps,
         tokensPerSecond: tokens / seconds,
       });

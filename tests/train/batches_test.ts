@@ -68,13 +68,15 @@ Deno.test("Batches.open() measures mean and norm over the vectors that are not h
     ...OPTIONS,
     holdOut: 3,
   });
-  const { n, mean, meanNorm, inputScale } = batches.statistics;
+  const { n, mean, meanNorm, variance, inputScale } = batches.statistics;
   equal(n, 4);
   deepEqual([...mean], [1.5, 2.5, 1]);
   const norms = [0, 1, 2, 3].map((i) => Math.hypot(i, i + 1, 1));
   const want = norms.reduce((sum, norm) => sum + norm, 0) / 4;
   assertClose([meanNorm], [want], { rtol: 1e-15, label: "meanNorm" });
   equal(inputScale, Math.sqrt(3) / meanNorm);
+  // 0, 1, 2, 3 have a variance of 1.25, in two of the dimensions.
+  assertClose([variance], [2.5], { rtol: 1e-14, label: "variance" });
   const heldOut: number[] = [];
   for await (const rows of batches.heldOut()) {
     heldOut.push(...bf16ToF32(rows).filter((_, at) => at % D === 0));

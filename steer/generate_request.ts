@@ -1,0 +1,133 @@
+/**
+ * What to generate, and how the next token is chosen.
+ * @module
+ */
+import type { Olmo2 } from "../core/olmo2.ts";
+import type { SteeringBank } from "./interventions.ts";
+
+/** How the next token is chosen. Filters are applied in this order. */
+export interface Sampling {
+  /** Logits are divided by it; 0 is greedy: always the likeliest token. */
+  readonly temperature: number;
+  /** Keep this many likeliest tokens; 0 keeps all. */
+  readonly topK: number;
+  /** Keep the likeliest tokens that together reach this probability; 1 keeps all. */
+  readonly topP: number;
+  /** From 0 to 2³² - 1. Equal seeds give equal replies to equal prompts, whatever else is generated beside them. */
+  readonly seed: number;
+}
+
+/** Always the likeliest token. */
+export const GREEDY: Sampling = { temperature: 0, topK: 0, topP: 1, seed: 0 };
+
+/** One reply to generate. */
+export interface GenerateRequest {
+  /** Token ids of the prompt; at least one. */
+  readonly prompt: readonly number[];
+  /** How its tokens are chosen. */
+  readonly sampling: Sampling;
+  /** Index of the set in the steering bank that steers this reply; none when absent. */
+  readonly steeringSet?: number;
+}
+
+/**
+ * Which tokens are steered: all, or only generated ones. Prompt tokens that were steered stay
+ * so in the cache. With `generated`, the first new token is chosen by an unsteered prompt.
+ * Both steer the embedded model alike: measured, their concept rates differ by chance only.
+ */
+export type SteeredPositions = "all" | "generated";
+
+/** Options of `generate`. */
+export interface GenerateOptions {
+  /** Most new tokens of a reply. */
+  readonly maxNewTokens: number;
+  /** A reply ends before one of these; the model's end-of-text ids when absent. */
+  readonly stopIds?: readonly number[];
+  /** Sets of interventions that requests name. */
+  readonly steering?: SteeringBank;
+  /** `all` when absent. */
+  readonly positions?: SteeredPositions;
+  /** Called with each reply's new tokens as they arrive, several at a time. */
+  readonly onTokens?: (request: number, ids: readonly number[]) => void;
+  /** Stops before the next tokens are computed; what has arrived is returned. */
+  readonly signal?: AbortSignal;
+}
+
+/** Throws unless the model can generate what is asked for. */
+export function checkRequests(
+  model: Olmo2,
+  requests: readonly GenerateRequest[],
+  { maxNewTokens, steering }: GenerateOptions,
+): void {
+  if (!Number.isSafeInteger(maxNewTokens) || maxNewTokens < 0) {
+    throw new RangeError(
+      `Cannot generate: expected a whole number of new tokens, 0 or more: got ${maxNewTokens}`,
+    );
+  }
+  const most = Math.floor(
+    model.gpu.limits.maxStorageBufferBindingSize /
+      (4 * model.config.vocab_size),
+  );
+  if (requests.length > most) {
+    throw new RangeError(
+      `Cannot generate ${requests.length} replies at once: expected at most ${most}, as their logits must fit into the adapter's binding limit: ask for fewer at a time`,
+    );
+  }
+  if (steering && steering.layer >= model.nLayers) {
+    throw new RangeError(
+      `Cannot steer after block ${steering.layer}: expected a layer from 0 to ${
+        model.nLayers - 1
+      }, as the model has ${model.nLayers}`,
+    );
+  }
+  for (const request of requests) {
+    checkRequest(model, request, maxNewTokens);
+    if (request.steeringSet !== undefined && !steering) {
+      throw new RangeError(
+        `Cannot steer by set ${request.steeringSet}: expected a steering bank: got none`,
+      );
+    }
+    steering?.range(request.steeringSet);
+  }
+}
+
+function checkRequest(
+  model: Olmo2,
+  { prompt, sampling }: GenerateRequest,
+  maxNewTokens: number,
+): void {
+  if (prompt.length === 0) {
+    throw new RangeError(
+      "Cannot generate: expected a prompt of at least one token: got none",
+    );
+  }
+  const { context_length } = model.config;
+  if (prompt.length + maxNewTokens > context_length) {
+    throw new RangeError(
+      `Cannot generate ${maxNewTokens} tokens after a prompt of ${prompt.length}: the model's context is ${context_length}: shorten the prompt or ask for fewer tokens`,
+    );
+  }
+  const { temperature, topP, topK, seed } = sampling;
+  const isWord = (n: number) => Number.isInteger(n) && n >= 0 && n < 2 ** 32;
+  if (
+    temperature >= 0 && temperature < Infinity && topP >= 0 && topP <= 1 &&
+    isWord(topK) && isWord(seed)
+  ) return;
+  throw new RangeError(
+    `Cannot sample: expected temperature ≥ 0, top-p from 0 to 1, top-k and seed whole numbers from 0 to 2³² - 1: got temperature ${temperature}, top-p ${topP}, top-k ${topK}, seed ${seed}`,
+  );
+}
+
+/** One row of the sampling kernels' `settings` for each choice of tokens, u32 `[n, 4]`. */
+export function samplingSettings(
+  samplings: readonly Sampling[],
+): DataView<ArrayBuffer> {
+  const settings = new DataView(new ArrayBuffer(16 * samplings.length));
+  for (const [i, { temperature, topP, topK, seed }] of samplings.entries()) {
+    settings.setFloat32(16 * i, temperature, true);
+    settings.setFloat32(16 * i + 4, topP, true);
+    settings.setUint32(16 * i + 8, topK, true);
+    settings.setUint32(16 * i + 12, seed, true);
+  }
+  return settings;
+}

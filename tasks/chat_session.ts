@@ -1,0 +1,278 @@
+/**
+ * A conversation with a model that is steered meanwhile.
+ * @module
+ */
+import type { ModelFolder } from "../core/model_folder.ts";
+import type { Olmo2 } from "../core/olmo2.ts";
+import { nearest } from "../core/suggest.ts";
+import type { ChatMessage } from "../core/tokenizer.ts";
+import { generate } from "../steer/generate.ts";
+import type { Intervention } from "../steer/interventions.ts";
+import { fitConversation } from "./conversation.ts";
+import {
+  loadModel,
+  samplingOf,
+  Steering,
+  type SteeringFlags,
+} from "./steering.ts";
+import { FeatureFinder } from "./chat_find.ts";
+import type { TaskContext } from "./cli.ts";
+
+/** Where a conversation is shown. */
+export interface ChatOutput {
+  /** Shows a piece of a reply, or an answer to a command. */
+  write(text: string): void;
+  /** Shows one line that is neither, such as an error. */
+  note(text: string): void;
+}
+
+/** One `/command`. */
+interface Command {
+  readonly usage: string;
+  readonly help: string;
+  readonly run: (argument: string) => void | Promise<void>;
+}
+
+/** A conversation; owns the model. */
+export class ChatSession implements Disposable {
+  readonly #flags: SteeringFlags;
+  readonly #folder: ModelFolder;
+  readonly #model: Olmo2;
+  readonly #output: ChatOutput;
+  readonly #commands: ReadonlyMap<string, Command>;
+  readonly #owned = new DisposableStack();
+  #steering: Steering | undefined;
+  #finder: FeatureFinder | undefined;
+  #interventions: readonly Intervention[] = [];
+  #turns: readonly ChatMessage[] = [];
+  #nReplies = 0;
+  #reply: AbortController | undefined;
+  #isOver = false;
+
+  private constructor(
+    flags: SteeringFlags,
+    folder: ModelFolder,
+    model: Olmo2,
+    output: ChatOutput,
+  ) {
+    this.#flags = flags;
+    this.#folder = folder;
+    this.#model = this.#owned.use(model);
+    this.#output = output;
+    this.#commands = this.#commandTable();
+  }
+
+  /**
+   * Checks the flags and loads the model.
+   * @throws {Error} If the model or the SAE is damaged, or they do not fit.
+   */
+  static async open(
+    flags: SteeringFlags,
+    folder: ModelFolder,
+    output: ChatOutput,
+    context: TaskContext,
+  ): Promise<ChatSession> {
+    const { context_length } = folder.config;
+    if (flags.max_tokens >= context_length) {
+      throw new RangeError(
+        `Cannot chat: expected --max-tokens below the model's context of ${context_length}: got ${flags.max_tokens}`,
+      );
+    }
+    const isSteered = flags.steer.length > 0 || flags.sae !== undefined;
+    const steering = isSteered ? await Steering.open(flags, folder) : undefined;
+    const interventions = flags.steer.map((text) => steering!.parse(text));
+    await steering?.check(interventions);
+    const model = await loadModel(flags, folder, context_length, context);
+    const session = new ChatSession(flags, folder, model, output);
+    session.#steering = steering;
+    session.#interventions = interventions;
+    return session;
+  }
+
+  /** Whether the conversation was ended by a command. */
+  get isOver(): boolean {
+    return this.#isOver;
+  }
+
+  /** Stops the reply that is under way; whether there was one. */
+  stopReply(): boolean {
+    if (!this.#reply || this.#reply.signal.aborted) return false;
+    this.#reply.abort();
+    return true;
+  }
+
+  /** Takes a line of the user: a message, or a command. What is wrong with it is noted, and the conversation goes on. */
+  async take(line: string): Promise<void> {
+    const text = line.trim();
+    if (text === "") return;
+    try {
+      await (text.startsWith("/") ? this.#command(text) : this.#say(text));
+    } catch (error) {
+      this.#model.gpu.throwIfFailed();
+      const message = error instanceof Error ? error.message : String(error);
+      this.#output.note(`error: ${message.replace(/\s*\n\s*/g, " ")}`);
+    }
+  }
+
+  async #command(text: string): Promise<void> {
+    const [, name = "", argument = ""] = /^\/(\S*)\s*(.*)$/s.exec(text) ?? [];
+    const command = this.#commands.get(name);
+    if (command) return await command.run(argument);
+    const [near] = nearest(name, this.#commands.keys(), 1);
+    throw new RangeError(
+      `Cannot run /${name}: expected a command: ${
+        near === undefined
+          ? "/help lists them"
+          : `did you mean /${near}? /help lists them`
+      }`,
+    );
+  }
+
+  #commandTable(): ReadonlyMap<string, Command> {
+    return new Map<string, Command>([
+      ["steer", {
+        usage: "/steer [758=5x]",
+        help:
+          "steers by one more feature, by number or label; alone it lists them",
+        run: (argument) => this.#steer(argument),
+      }],
+      ["clear", {
+        usage: "/clear",
+        help: "ends all steering",
+        run: () => {
+          this.#interventions = [];
+          this.#answer("not steered");
+        },
+      }],
+      ["find", {
+        usage: "/find WORD",
+        help: "lists the features that fire on a word",
+        run: (argument) => this.#find(argument),
+      }],
+      ["reset", {
+        usage: "/reset",
+        help: "forgets the conversation; the steering stays",
+        run: () => {
+          this.#turns = [];
+          this.#answer("the conversation is forgotten");
+        },
+      }],
+      ["help", {
+        usage: "/help",
+        help: "lists the commands",
+        run: () => this.#answer(this.#helpText()),
+      }],
+      ["quit", {
+        usage: "/quit",
+        help: "ends the chat, as the end of the input does",
+        run: () => {
+          this.#isOver = true;
+        },
+      }],
+    ]);
+  }
+
+  #helpText(): string {
+    const commands = [...this.#commands.values()];
+    const width = Math.max(...commands.map(({ usage }) => usage.length));
+    return commands.map(({ usage, help }) => `${usage.padEnd(width)}  ${help}`)
+      .join("\n");
+  }
+
+  async #steer(text: string): Promise<void> {
+    if (text !== "") {
+      this.#steering ??= await Steering.open(this.#flags, this.#folder);
+      const added = this.#steering.parse(text);
+      const interventions = [
+        ...this.#interventions.filter(({ feature }) =>
+          feature !== added.feature
+        ),
+        added,
+      ];
+      await this.#steering.check(interventions);
+      this.#interventions = interventions;
+    }
+    if (this.#interventions.length === 0) return this.#answer("not steered");
+    const steering = this.#steering!;
+    this.#answer(
+      `steered by ${
+        steering.describe(this.#interventions)
+      } at ${steering.describePlace()}`,
+    );
+  }
+
+  async #find(words: string): Promise<void> {
+    this.#steering ??= await Steering.open(this.#flags, this.#folder);
+    this.#finder ??= this.#owned.use(
+      await FeatureFinder.open(this.#folder, this.#model, this.#steering),
+    );
+    this.#answer(await this.#finder.find(words));
+  }
+
+  /** Replies to a message, and remembers both. */
+  async #say(message: string): Promise<void> {
+    const { tokenizer, config } = this.#folder;
+    const turns: ChatMessage[] = [
+      ...this.#turns,
+      { role: "user", content: message },
+    ];
+    const { max_tokens, system } = this.#flags;
+    const room = config.context_length - max_tokens;
+    const fitted = fitConversation(tokenizer, system, turns, room);
+    const nDropped = turns.length - fitted.turns.length;
+    if (nDropped > 0) {
+      this.#output.note(
+        `the ${nDropped} oldest messages no longer fit the model's context of ${config.context_length} tokens and are forgotten`,
+      );
+    }
+    const content = await this.#generate(fitted.ids);
+    this.#turns = [...fitted.turns, { role: "assistant", content }];
+  }
+
+  /** Generates a reply and writes it as it comes. */
+  async #generate(prompt: readonly number[]): Promise<string> {
+    const { tokenizer } = this.#folder;
+    const isSteered = this.#interventions.length > 0;
+    using bank = isSteered
+      ? await this.#steering!.load(this.#model.gpu, this.#interventions)
+      : undefined;
+    const { seed, ...sampling } = samplingOf(this.#flags);
+    const request = {
+      prompt,
+      // Each reply has random numbers of its own.
+      sampling: { ...sampling, seed: (seed + this.#nReplies++) % 2 ** 32 },
+      ...(bank ? { steeringSet: 0 } : {}),
+    };
+    const decoder = tokenizer.streamDecoder({ skipSpecial: true });
+    let reply = "";
+    const show = (text: string): void => {
+      reply += text;
+      this.#output.write(text);
+    };
+    const controller = this.#reply = new AbortController();
+    try {
+      await generate(this.#model, [request], {
+        maxNewTokens: this.#flags.max_tokens,
+        ...(bank ? { steering: bank } : {}),
+        positions: this.#flags.positions,
+        signal: controller.signal,
+        onTokens: (_, ids) => show(ids.map((id) => decoder.push(id)).join("")),
+      });
+    } finally {
+      this.#reply = undefined;
+      show(decoder.end());
+      this.#output.write("\n");
+    }
+    if (controller.signal.aborted) this.#output.note("stopped");
+    return reply;
+  }
+
+  #answer(text: string): void {
+    this.#output.write(`${text}\n`);
+  }
+
+  /** Frees the model. */
+  [Symbol.dispose](): void {
+    this.#owned.dispose();
+  }
+}

@@ -1,0 +1,311 @@
+/**
+ * `quickstart`: the whole road once, from text to a steered model.
+ * @module
+ */
+// deno-lint-ignore-file no-console
+import { join } from "node:path";
+import {
+  claimOutputFolder,
+  directory,
+  fingerprint,
+  writeAtomic,
+  writeManifest,
+} from "../core/files.ts";
+import type { ConfigOf, FlagTable } from "../core/flags.ts";
+import { Olmo2 } from "../core/olmo2.ts";
+import { Sae } from "../core/sae.ts";
+import { SaeFile } from "../core/sae_file.ts";
+import { checkSaeFits } from "../core/sae_fit.ts";
+import type { Gpu } from "../gpu/mod.ts";
+import type { ConceptScore } from "../steer/concept_f1.ts";
+import { writeLabels } from "../steer/labels.ts";
+import {
+  GPU_FLAGS,
+  openModel,
+  repoPath,
+  runStage,
+  runTask,
+  SEED_FLAG,
+  type TaskContext,
+  userPath,
+} from "./cli.ts";
+import { COLLECT, collectTask } from "./collect.ts";
+import {
+  type ConceptTable,
+  findFeatures,
+  steerConcepts,
+  type SteeredModel,
+} from "./concept_table.ts";
+import { EVAL, type EvalReport, evalTask } from "./eval.ts";
+import { formatDuration, formatTable } from "./format.ts";
+import {
+  evaluationRows,
+  type QuickstartReport,
+  reportPage,
+  type ReportStep,
+} from "./quickstart_report.ts";
+import { STORYBOOK, storybookTask } from "./storybook.ts";
+import { TRAIN, trainTask } from "./train.ts";
+
+const FLAGS = {
+  documents: {
+    default: 1500,
+    integer: true,
+    min: 200,
+    help: "storybook documents to collect from",
+  },
+  steps: { default: 600, integer: true, min: 10, help: "training steps" },
+  questions: {
+    default: 8,
+    integer: true,
+    min: 3,
+    max: 40,
+    help: "questions that strengths are chosen on; as many others measure",
+  },
+  out: {
+    type: "string",
+    help: "folder to write; out/quickstart of this repo without it",
+  },
+  seed: { ...SEED_FLAG.seed, default: 101 },
+  ...GPU_FLAGS,
+} as const satisfies FlagTable;
+
+type Flags = ConfigOf<typeof FLAGS>;
+
+/** Documents that features are chosen on; of a seed that was not collected from. */
+const FIND_DOCUMENTS = 400;
+/** Documents that cross-entropies are measured on, of another seed again. */
+const LOSS_DOCUMENTS = 40;
+
+/** Times stages. */
+class Stopwatch {
+  readonly stages: { stage: string; seconds: number }[] = [];
+
+  async time<T>(stage: string, run: () => Promise<T>): Promise<T> {
+    const start = performance.now();
+    const result = await run();
+    this.stages.push({ stage, seconds: (performance.now() - start) / 1000 });
+    return result;
+  }
+
+  get seconds(): number {
+    return this.stages.reduce((sum, { seconds }) => sum + seconds, 0);
+  }
+}
+
+async function quickstart(flags: Flags, context: TaskContext): Promise<void> {
+  const out = flags.out === undefined
+    ? repoPath("out/quickstart")
+    : userPath(flags.out);
+  const { out: _, gpu: wanted, ...settings } = flags;
+  const gpu = await context.openGpu(wanted);
+  const id = await fingerprint(settings);
+  await claimOutputFolder(out, "quickstart", id);
+  const watch = new Stopwatch();
+  const evaluation = await textToSae(out, flags, context, watch);
+  using owned = new DisposableStack();
+  const steered = await openSteered(gpu, join(out, "sae"), owned);
+  const find = { nDocuments: FIND_DOCUMENTS, seed: flags.seed + 1 };
+  const scores = await watch.time(
+    "find",
+    () => findFeatures(steered, find, context),
+  );
+  await saveLabels(join(out, "sae"), scores);
+  const table = await watch.time("steer", () => {
+    return steerConcepts(steered, scores, {
+      seed: flags.seed,
+      nQuestions: flags.questions,
+    }, context);
+  });
+  const density = await steered.saeFile.logDensity() ?? [];
+  const report: QuickstartReport = {
+    gpu: gpu.name,
+    command:
+      `./ocs quickstart --seed ${flags.seed} --documents ${flags.documents} --steps ${flags.steps} --questions ${flags.questions}`,
+    seconds: watch.seconds,
+    stages: watch.stages,
+    evaluation: evaluationRows(evaluation),
+    steps: await readSteps(join(out, "sae", "metrics.jsonl")),
+    logDensity: [...density].filter((value) => Number.isFinite(value)),
+    ...table,
+  };
+  await writeAtomic(
+    join(out, "report.json"),
+    `${JSON.stringify(report, null, 2)}\n`,
+  );
+  await writeAtomic(join(out, "report.html"), reportPage(report));
+  await writeManifest(out, { kind: "quickstart", fingerprint: id, done: true });
+  printConcepts(table);
+  console.log(
+    `\n${formatDuration(1000 * watch.seconds)} in all; the report: ${
+      join(out, "report.html")
+    }`,
+  );
+  console.log(`next: ./ocs chat --sae ${join(out, "sae")} --steer baseball=2x`);
+}
+
+/** The first stages, as a person would type them. */
+async function textToSae(
+  out: string,
+  flags: Flags,
+  context: TaskContext,
+  watch: Stopwatch,
+): Promise<EvalReport> {
+  const gpu = flags.gpu === undefined ? [] : ["--gpu", flags.gpu];
+  const [corpus, residuals, sae] = ["corpus.jsonl", "residuals", "sae"].map((
+    name,
+  ) => join(out, name)) as [
+    string,
+    string,
+    string,
+  ];
+  const corpusArgs = [
+    "--docs",
+    `${flags.documents}`,
+    "--seed",
+    `${flags.seed}`,
+    "--out",
+    corpus,
+  ];
+  await watch.time(
+    "storybook",
+    () => runStage(STORYBOOK, storybookTask, corpusArgs, context),
+  );
+  const collectArgs = ["--text", corpus, "--out", residuals, ...gpu];
+  await watch.time(
+    "collect",
+    () => runStage(COLLECT, collectTask, collectArgs, context),
+  );
+  const trainArgs = [
+    "--residuals",
+    residuals,
+    "--steps",
+    `${flags.steps}`,
+    "--out",
+    sae,
+    ...gpu,
+  ];
+  await watch.time(
+    "train",
+    () => runStage(TRAIN, trainTask, trainArgs, context),
+  );
+  const text = `storybook:${flags.seed + 2}:${LOSS_DOCUMENTS}`;
+  const evalArgs = [
+    "--sae",
+    sae,
+    "--residuals",
+    residuals,
+    "--last",
+    "8192",
+    "--text",
+    text,
+    ...gpu,
+  ];
+  return await watch.time(
+    "eval",
+    () => runStage(EVAL, evalTask, evalArgs, context),
+  );
+}
+
+async function openSteered(
+  gpu: Gpu,
+  saeFolder: string,
+  owned: DisposableStack,
+): Promise<SteeredModel> {
+  const folder = await openModel(undefined);
+  const saeFile = await SaeFile.open(directory(saeFolder));
+  const hookPoint = checkSaeFits(saeFile, folder);
+  const model = owned.use(
+    await Olmo2.load(gpu, folder.checkpoint, folder.config),
+  );
+  const sae = owned.use(await Sae.load(gpu, saeFile));
+  return { folder, model, saeFile, sae, hookPoint };
+}
+
+/** Names the features that were found after their concepts, for `--steer baseball=2x`. */
+async function saveLabels(
+  saeFolder: string,
+  scores: readonly ConceptScore[],
+): Promise<void> {
+  // A feature that is the best for two concepts is called after the one that it tells better.
+  const rising = [...scores].sort((a, b) => a.f1 - b.f1);
+  const labels = new Map(rising.map(({ feature, concept, f1 }) => {
+    return [feature, {
+      label: concept,
+      source: `best F1 on the storybook: ${f1.toFixed(3)}`,
+    }] as const;
+  }));
+  await writeLabels(
+    (file, content) => writeAtomic(join(saeFolder, file), content),
+    labels,
+  );
+}
+
+async function readSteps(path: string): Promise<ReportStep[]> {
+  const lines = (await Deno.readTextFile(path)).trimEnd().split("\n");
+  return lines.map((line) => {
+    const { step, loss, L0, fvu } = JSON.parse(line);
+    return { step, loss, L0, fvu };
+  });
+}
+
+function printConcepts({ unsteered, concepts, samples }: ConceptTable): void {
+  const percent = (share: number): string => `${(100 * share).toFixed(0)} %`;
+  const rows = concepts.map((
+    { concept, feature, f1, strength, rate, perplexity },
+  ) => [
+    concept,
+    `${feature}`,
+    f1.toFixed(3),
+    `${strength}x`,
+    percent(rate),
+    perplexity.toFixed(2),
+  ]);
+  const mean = (values: readonly number[]) =>
+    values.reduce((sum, value) => sum + value, 0) / values.length;
+  rows.push([
+    "mean",
+    "",
+    mean(concepts.map(({ f1 }) => f1)).toFixed(3),
+    "",
+    percent(mean(concepts.map(({ rate }) => rate))),
+    mean(concepts.map(({ perplexity }) => perplexity)).toFixed(2),
+  ]);
+  rows.push([
+    "unsteered",
+    "",
+    "",
+    "",
+    percent(unsteered.rate),
+    unsteered.perplexity.toFixed(2),
+  ]);
+  console.log(
+    `\n${
+      formatTable([
+        "concept",
+        "feature",
+        "F1",
+        "strength",
+        "steered rate",
+        "perplexity",
+      ], rows)
+    }`,
+  );
+  for (const { question, replies } of samples) {
+    const width = Math.max(...replies.map(({ steering }) => steering.length));
+    console.log(`\n${question}`);
+    for (const { steering, text } of replies) {
+      console.log(`  ${steering.padEnd(width)}  ${text}`);
+    }
+  }
+}
+
+if (import.meta.main) {
+  await runTask({
+    name: "quickstart",
+    description:
+      "The whole road once, on real kernels: text, residuals, a trained SAE, its features, and the model steered by them.",
+    afterInterrupt: "the same command goes on where it stopped",
+    flags: FLAGS,
+  }, quickstart);
+}

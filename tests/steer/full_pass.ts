@@ -1,0 +1,75 @@
+/**
+ * The model without a cache of past tokens: the reference for generation.
+ * @module
+ */
+import { KvCache } from "../../core/kv_cache.ts";
+import { type Olmo2, Workspace } from "../../core/olmo2.ts";
+import { wholeSequences } from "../../core/token_batch.ts";
+import type { SteeringBank } from "../../steer/interventions.ts";
+
+/** Which tokens of a sequence are steered, by the first set of a bank. */
+export interface PassSteering {
+  readonly bank: SteeringBank;
+  /** Positions before it are left alone. */
+  readonly fromPosition: number;
+}
+
+/** Logits of all tokens of whole sequences, f32 `[T, vocab]`, tokens one after the other. */
+export async function fullPass(
+  model: Olmo2,
+  sequences: readonly (readonly number[])[],
+  steering?: PassSteering,
+): Promise<Float32Array> {
+  const { gpu, config, nLayers } = model;
+  const batch = wholeSequences(config, sequences);
+  const T = batch.ids.length;
+  using work = new Workspace(gpu, config, T);
+  using cache = new KvCache(gpu, config, {
+    nSlots: T,
+    nLayers,
+    isShared: true,
+  });
+  using normed = gpu.tensor("normed", "f32", [T, config.d_model]);
+  using logits = gpu.tensor("logits", "f32", [T, config.vocab_size]);
+  const rangeOf = (position: number): readonly [number, number] =>
+    steering && position >= steering.fromPosition
+      ? steering.bank.range(0)
+      : [0, 0];
+  using ranges = gpu.upload(
+    "ranges",
+    "u32",
+    [T, 2],
+    Uint32Array.from(
+      sequences.flatMap((ids) => ids.flatMap((_, i) => rangeOf(i))),
+    ),
+  );
+  work.load(batch);
+  gpu.record("full pass", (rec) => {
+    const resid = model.forward(rec, work, cache, {
+      hook: (rec, layer, resid) => {
+        if (steering?.bank.layer === layer) {
+          steering.bank.run(rec, resid, ranges);
+        }
+      },
+    });
+    model.finalNorm(rec, resid, normed);
+    model.logits(rec, normed, logits);
+  });
+  return await gpu.read(logits);
+}
+
+/** `n` likeliest tokens after a prompt, with one pass over the whole sequence for each. */
+export async function greedyByFullPasses(
+  model: Olmo2,
+  prompt: readonly number[],
+  n: number,
+  steering?: PassSteering,
+): Promise<number[]> {
+  const ids = [...prompt];
+  for (let i = 0; i < n; i++) {
+    const logits = await fullPass(model, [ids], steering);
+    const last = logits.subarray(-model.config.vocab_size);
+    ids.push(last.indexOf(last.reduce((most, x) => Math.max(most, x))));
+  }
+  return ids.slice(prompt.length);
+}

@@ -1,0 +1,344 @@
+import assert from "node:assert/strict";
+import { SaeFile } from "../../core/sae_file.ts";
+import { saveFeatureMeasurements } from "../../core/sae_file.ts";
+import type { Tensor } from "../../gpu/mod.ts";
+import {
+  formatIntervention,
+  type Intervention,
+  parseIntervention,
+  STEER_MODE_NAMES,
+  type SteerEncoding,
+  SteeringBank,
+} from "../../steer/interventions.ts";
+import { assertClose, randomNormal } from "../assert_close.ts";
+import { savedSae } from "../core/sae_for_tests.ts";
+import { testGpu } from "../gpu_for_tests.ts";
+import { rejectsInOneLine } from "../rejects_in_one_line.ts";
+
+/** Not a multiple of the workgroup's 64 lanes, and more than one round of them. */
+const D_MODEL = 100;
+const D_SAE = 40;
+const T = 3;
+const MAXIMUM = 2.5;
+
+/** An SAE with feature_max 2.5 everywhere, but for feature 7, which never fired. */
+async function openSae(
+  { measured = true } = {},
+): Promise<{ sae: SaeFile; weights: Record<string, Float32Array> }> {
+  const { folder, write, weights } = await savedSae(D_MODEL, D_SAE);
+  if (measured) {
+    const featureMax = new Float32Array(D_SAE).fill(MAXIMUM);
+    featureMax[7] = 0;
+    const density = new Float32Array(D_SAE).fill(0.1);
+    await saveFeatureMeasurements(write, { featureMax, density });
+  }
+  const { W_enc, b_enc, W_dec } = weights;
+  return {
+    sae: await SaeFile.open(folder()),
+    weights: { W_enc, b_enc, W_dec },
+  };
+}
+
+const absolute = (
+  feature: number,
+  mode: Intervention["mode"],
+  strength: number,
+): Intervention => ({ feature, mode, strength, unit: "absolute" });
+
+/** x + Σ (what the mode makes of act − act) · W_dec[i], in float64. */
+function steeredReference(
+  x: Float32Array,
+  set: readonly Intervention[],
+  weights: Record<string, Float32Array>,
+  encoding: SteerEncoding,
+): Float64Array {
+  const { W_enc, b_enc, W_dec } = weights;
+  const y = Float64Array.from(x);
+  for (let t = 0; t < x.length / D_MODEL; t++) {
+    for (const { feature, mode, strength } of set) {
+      let act = b_enc![feature]!;
+      for (let j = 0; j < D_MODEL; j++) {
+        act += W_enc![feature * D_MODEL + j]! * x[t * D_MODEL + j]!;
+      }
+      if (encoding === "relu") act = Math.max(act, 0);
+      const wanted = {
+        clamp: strength,
+        add: act + strength,
+        ablate: 0,
+        min: Math.max(act, strength),
+        scale: act * strength,
+      }[mode];
+      for (let j = 0; j < D_MODEL; j++) {
+        y[t * D_MODEL + j]! += (wanted - act) * W_dec![feature * D_MODEL + j]!;
+      }
+    }
+  }
+  return y;
+}
+
+/** Rows of the stream after steering: row t by set `sets[t]`. */
+async function steered(
+  sae: SaeFile,
+  x: Float32Array<ArrayBuffer>,
+  sets: readonly (readonly Intervention[])[],
+  setOfRow: readonly (number | undefined)[],
+  encoding: SteerEncoding = "relu",
+): Promise<Float32Array> {
+  const gpu = await testGpu();
+  using bank = await SteeringBank.load(gpu, sae, sets, { layer: 0, encoding });
+  using resid: Tensor = gpu.floats("resid", [setOfRow.length, D_MODEL], x);
+  using ranges = gpu.upload(
+    "ranges",
+    "u32",
+    [setOfRow.length, 2],
+    Uint32Array.from(setOfRow.flatMap((set) => bank.range(set))),
+  );
+  gpu.record("steer", (rec) => bank.run(rec, resid, ranges));
+  return await gpu.read(resid);
+}
+
+/** The stream, and features that fire and that do not on its first row. */
+const stream = (): Float32Array<ArrayBuffer> => randomNormal(T * D_MODEL, 5);
+
+// Sums of 100 products of size about 1, and activations of size about 10: f32 errs by 100 · 10 · 2⁻²⁴ ≈ 6e-5.
+const ATOL = 1e-4;
+
+for (const encoding of ["relu", "linear"] as const) {
+  Deno.test(`SteeringBank.run() matches float64 in every mode when the encoding is ${encoding}`, async () => {
+    const { sae, weights } = await openSae();
+    const x = stream();
+    for (const mode of STEER_MODE_NAMES) {
+      // All features, so that some fire and some do not, each alone on its own row.
+      const sets = [...Array(D_SAE).keys()].map((feature) => [
+        absolute(feature, mode, 1.75),
+      ]);
+      const rows = new Float32Array(D_SAE * D_MODEL);
+      for (let i = 0; i < D_SAE; i++) {
+        rows.set(x.subarray(0, D_MODEL), i * D_MODEL);
+      }
+      const got = await steered(sae, rows, sets, [...sets.keys()], encoding);
+      const want = sets.flatMap((set) => [
+        ...steeredReference(x.subarray(0, D_MODEL), set, weights, encoding),
+      ]);
+      assertClose(got, want, { atol: ATOL, label: mode });
+      if (mode === "scale" && encoding === "relu") {
+        const isSame = (i: number): boolean =>
+          got.subarray(i * D_MODEL, (i + 1) * D_MODEL)
+            .every((value, j) => value === x[j]);
+        const nSame = sets.filter((_, i) => isSame(i)).length;
+        assert.ok(nSame > 5 && nSame < 35, `${nSame} features do not fire`);
+      }
+    }
+  });
+}
+
+Deno.test("SteeringBank.run() adds the changes of several features when a set has them", async () => {
+  const { sae, weights } = await openSae();
+  const x = stream();
+  const set = [
+    absolute(0, "clamp", 4),
+    absolute(39, "add", -2),
+    absolute(7, "ablate", 0),
+    absolute(12, "min", 3),
+    absolute(20, "scale", 2.5),
+  ];
+  const got = await steered(sae, x, [set], [0, 0, 0]);
+  const want = steeredReference(x, set, weights, "relu");
+  assertClose(got, want, { atol: ATOL, label: "together" });
+  const sum = Float64Array.from(x);
+  for (const one of set) {
+    const alone = await steered(sae, x, [[one]], [0, 0, 0]);
+    alone.forEach((value, i) => sum[i]! += value - x[i]!);
+  }
+  assertClose(got, sum, { atol: ATOL, label: "sum of each alone" });
+});
+
+Deno.test("SteeringBank.run() steers every row by its own set when rows differ", async () => {
+  const { sae, weights } = await openSae();
+  const x = stream();
+  const sets = [[absolute(3, "clamp", 6)], [], [
+    absolute(3, "clamp", -6),
+    absolute(4, "add", 1),
+  ]];
+  const got = await steered(sae, x, sets, [2, undefined, 0]);
+  const row = (values: ArrayLike<number>, t: number): number[] =>
+    Array.from(values).slice(t * D_MODEL, (t + 1) * D_MODEL);
+  const by = (set: number) => steeredReference(x, sets[set]!, weights, "relu");
+  assertClose(row(got, 0), row(by(2), 0), { atol: ATOL, label: "set 2" });
+  assert.deepEqual(row(got, 1), row(x, 1));
+  assertClose(row(got, 2), row(by(0), 2), { atol: ATOL, label: "set 0" });
+  assert.deepEqual(
+    row(await steered(sae, x, sets, [1, 1, 1]), 0),
+    row(x, 0),
+    "an empty set changes nothing",
+  );
+});
+
+Deno.test("SteeringBank.run() gives the same bits for an ablation and a clamp to 0", async () => {
+  const { sae } = await openSae();
+  const x = stream();
+  const ablated = await steered(
+    sae,
+    x,
+    [[absolute(3, "ablate", 9), absolute(5, "ablate", 2)]],
+    [0, 0, 0],
+  );
+  const clamped = await steered(
+    sae,
+    x,
+    [[absolute(3, "clamp", 0), absolute(5, "clamp", 0)]],
+    [0, 0, 0],
+  );
+  assert.deepEqual(ablated, clamped);
+});
+
+Deno.test("SteeringBank.load() takes strengths in units of the maximum when the SAE was measured", async () => {
+  const { sae } = await openSae();
+  const x = stream();
+  for (const mode of ["clamp", "add", "min"] as const) {
+    const times = { ...absolute(3, mode, 3), unit: "maximum" } as const;
+    assert.deepEqual(
+      await steered(sae, x, [[times]], [0, 0, 0]),
+      await steered(sae, x, [[absolute(3, mode, 3 * MAXIMUM)]], [0, 0, 0]),
+      mode,
+    );
+  }
+  for (const mode of ["scale", "ablate"] as const) {
+    const times = { ...absolute(7, mode, 3), unit: "maximum" } as const;
+    assert.deepEqual(
+      await steered(sae, x, [[times]], [0, 0, 0]),
+      await steered(sae, x, [[absolute(7, mode, 3)]], [0, 0, 0]),
+      `${mode} has no unit`,
+    );
+  }
+});
+
+Deno.test("SteeringBank.load() refuses what cannot be steered, in one line", async () => {
+  const gpu = await testGpu();
+  const { sae } = await openSae();
+  const { sae: unmeasured } = await openSae({ measured: false });
+  const load = (file: SaeFile, ...set: Intervention[]) => async () => {
+    using _ = await SteeringBank.load(gpu, file, [set], { layer: 0 });
+  };
+  const times = (feature: number): Intervention => ({
+    ...absolute(feature, "clamp", 5),
+    unit: "maximum",
+  });
+  const before = gpu.allocatedBytes;
+  for (const feature of [40, -1, 1.5, Infinity]) {
+    await rejectsInOneLine(
+      load(sae, absolute(feature, "clamp", 1)),
+      /^RangeError: Cannot steer feature \S+: expected 0 to 39, the features of "sae"$/,
+    );
+  }
+  for (const strength of [NaN, Infinity]) {
+    await rejectsInOneLine(
+      load(sae, absolute(1, "add", strength)),
+      /^RangeError: Cannot steer feature 1: expected a finite strength: got (NaN|Infinity)$/,
+    );
+  }
+  await rejectsInOneLine(
+    load(sae, absolute(1, "add", 1e39)),
+    /^RangeError: Cannot steer feature 1 by 1e\+39: expected at most 1000000000000000 either way$/,
+  );
+  await rejectsInOneLine(
+    load(sae, absolute(1, "add", 1), absolute(1, "clamp", 2)),
+    /^RangeError: Cannot steer feature 1 twice at once/,
+  );
+  await rejectsInOneLine(
+    load(sae, ...Array.from({ length: 257 }, (_, i) => absolute(i, "add", 1))),
+    /^RangeError: Cannot steer 257 features at once: expected at most 256$/,
+  );
+  await rejectsInOneLine(
+    load(unmeasured, times(1)),
+    /^RangeError: Cannot steer feature 1 in units of its maximum: "sae" holds no feature_max: /,
+  );
+  await rejectsInOneLine(
+    load(sae, times(7)),
+    /^RangeError: Cannot steer feature 7 in units of its maximum: it never fired /,
+  );
+  assert.equal(gpu.allocatedBytes, before);
+});
+
+Deno.test("SteeringBank.range() refuses a set that is not in the bank", async () => {
+  const { sae } = await openSae();
+  const set = [absolute(1, "add", 1)];
+  using bank = await SteeringBank.load(await testGpu(), sae, [set], {
+    layer: 0,
+  });
+  assert.deepEqual(bank.range(0), [0, 1]);
+  assert.deepEqual(bank.range(undefined), [0, 0]);
+  assert.throws(
+    () => bank.range(1),
+    /^RangeError: Cannot steer by set 1: expected one of 1$/,
+  );
+});
+
+Deno.test("parseIntervention() reads every form, and formatIntervention() writes it back", () => {
+  const forms: [string, Intervention][] = [
+    ["758=10", absolute(758, "clamp", 10)],
+    ["758=-2.5", absolute(758, "clamp", -2.5)],
+    ["0=.5e1:add", absolute(0, "add", 5)],
+    ["758=5x", { ...absolute(758, "clamp", 5), unit: "maximum" }],
+    ["758=5x:min", { ...absolute(758, "min", 5), unit: "maximum" }],
+    ["758=2x:scale", absolute(758, "scale", 2)],
+    ["758=ablate", absolute(758, "ablate", 0)],
+    [" 758 = 10 ", absolute(758, "clamp", 10)],
+  ];
+  for (const [text, want] of forms) {
+    assert.deepEqual(parseIntervention(text), want, text);
+    assert.deepEqual(parseIntervention(formatIntervention(want)), want, text);
+  }
+  assert.equal(
+    formatIntervention(parseIntervention("758=5.0x:add")),
+    "758=5x:add",
+  );
+});
+
+Deno.test("parseIntervention() takes the mode of its options when the text has none", () => {
+  assert.deepEqual(
+    parseIntervention("3=2", { mode: "add" }),
+    absolute(3, "add", 2),
+  );
+  assert.deepEqual(
+    parseIntervention("3=2:min", { mode: "add" }),
+    absolute(3, "min", 2),
+  );
+  for (const text of ["3", "3=ablate"]) {
+    const options = { mode: "ablate" } as const;
+    assert.deepEqual(
+      parseIntervention(text, options),
+      absolute(3, "ablate", 0),
+    );
+  }
+});
+
+Deno.test("parseIntervention() asks for the feature of a label when there are labels", () => {
+  const asked: string[] = [];
+  const featureOf = (label: string): number => asked.push(label) && 758;
+  assert.deepEqual(
+    parseIntervention("ice hockey = 5x", { featureOf }),
+    { ...absolute(758, "clamp", 5), unit: "maximum" },
+  );
+  assert.equal(parseIntervention("12=1", { featureOf }).feature, 12);
+  assert.deepEqual(asked, ["ice hockey"]);
+});
+
+Deno.test("parseIntervention() refuses other texts, in one line", () => {
+  const texts = [
+    ...["", "=", "758", "758=", "=5", "758=x", "758=5y", "758=5x:", "758=5=6"],
+    ...["758=NaN", "758=Infinity", "758=1e999", "758=0x10", "758=5x:push"],
+    ...["758=5x:ablate", "758=ablatex", "758=ablate:add", "baseball=5"],
+  ];
+  for (const text of texts) {
+    assert.throws(
+      () => parseIntervention(text),
+      (error: Error) =>
+        error instanceof SyntaxError && !error.message.includes("\n") &&
+        error.message.startsWith(`Cannot read steering "${text}": expected `),
+      text,
+    );
+  }
+  assert.throws(() => parseIntervention("758=5", { mode: "ablate" }));
+  assert.throws(() => parseIntervention("=5", { featureOf: () => 1 }));
+});

@@ -1,0 +1,139 @@
+import { deepEqual, equal, match, ok } from "node:assert/strict";
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { directory } from "../../core/files.ts";
+import { SaeFile } from "../../core/sae_file.ts";
+import { runTask, scratchFolder, startTask } from "./run_task.ts";
+import { collectSmall, SMALL_RECIPE, trainSmall } from "./small_sae.ts";
+
+const WORDS = ["--residuals=residuals", ...SMALL_RECIPE] as const;
+
+function linesOf(path: string): Record<string, number>[] {
+  return Deno.readTextFileSync(path).trimEnd().split("\n")
+    .map((line) => JSON.parse(line));
+}
+
+Deno.test("train writes an SAE with its measurements, metrics and settings", async () => {
+  using folder = scratchFolder();
+  const cwd = folder.path;
+  await collectSmall(cwd, "residuals");
+  const run = await runTask(["train", ...WORDS, "--out=sae"], { cwd });
+  equal(run.code, 0, run.stderr);
+  match(
+    run.stdout,
+    /^FVU 0\.\d+, L0 \d+\.\d+, \d+\.\d+ % dead on 200 vectors that were held out\nSAE with 64 features: .*\/sae\n$/,
+  );
+  match(run.stderr, /^memory: .* = SAE, gradients and moments /m);
+  const out = join(cwd, "sae");
+  const sae = await SaeFile.open(directory(out));
+  const { metadata } = sae;
+  deepEqual([sae.d_model, sae.d_sae, metadata.hookPoint, metadata.modelName], [
+    192,
+    64,
+    "resid_post[3]",
+    "tiny-olmo2",
+  ]);
+  equal(metadata.nTokensTrained, 30 * 64);
+  equal(metadata.recipe?.["lr"], 0.003);
+  const featureMax = await sae.featureMax();
+  ok(featureMax && featureMax.some((max) => max > 0));
+  ok(await sae.logDensity());
+  const metrics = linesOf(join(out, "metrics.jsonl"));
+  deepEqual(metrics.map(({ step }) => step), [0, 10, 20, 29]);
+  ok(metrics.at(-1)!.loss! < metrics[0]!.loss!);
+  const settings = JSON.parse(Deno.readTextFileSync(join(out, "train.json")));
+  deepEqual([settings.steps, settings.lambda, settings.out], [30, 1, "sae"]);
+  ok(!existsSync(join(out, "checkpoint.safetensors")));
+  // Its own settings, as a file: the same run, which is complete.
+  const again = await runTask(["train", "--config=sae/train.json"], { cwd });
+  equal(again.code, 0, again.stderr);
+  match(again.stderr, /^complete already$/m);
+  const other = await runTask(
+    ["train", "--config=sae/train.json", "--lambda=2"],
+    { cwd },
+  );
+  equal(other.code, 1);
+  match(
+    other.stderr,
+    /^error: Cannot write to ".*sae": .*got a sae run of another configuration: choose another folder with --out$/m,
+  );
+});
+
+Deno.test("train stops at Ctrl-C with a checkpoint, and comes to the same SAE when it goes on", async () => {
+  using folder = scratchFolder();
+  const cwd = folder.path;
+  await collectSmall(cwd, "residuals");
+  const long = ["--steps=150", "--metrics-every=1"];
+  await trainSmall(cwd, "straight", ...long);
+  const child = startTask(["train", ...WORDS, ...long, "--out=sae"], { cwd });
+  const output = child.output();
+  const metrics = join(cwd, "sae", "metrics.jsonl");
+  for (let waited = 0; waited < 60_000 && !existsSync(metrics); waited += 2) {
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  }
+  child.kill("SIGINT");
+  const { code, stderr } = await output;
+  const text = new TextDecoder().decode(stderr);
+  equal(code, 130, text);
+  match(
+    text,
+    /\nstopped by Ctrl-C: the same command goes on from the checkpoint\n$/,
+  );
+  ok(existsSync(join(cwd, "sae", "checkpoint.safetensors")));
+  ok(!existsSync(join(cwd, "sae", "cfg.json")));
+  await trainSmall(cwd, "sae", ...long);
+  const names = ["sae_weights.safetensors", "feature_max.safetensors"];
+  for (const name of [...names, "metrics.jsonl", "cfg.json"]) {
+    deepEqual(
+      Deno.readFileSync(join(cwd, "sae", name)),
+      Deno.readFileSync(join(cwd, "straight", name)),
+      name,
+    );
+  }
+});
+
+Deno.test("train refuses bad input in one line and writes nothing", async () => {
+  using folder = scratchFolder();
+  const cwd = folder.path;
+  await collectSmall(cwd, "residuals", "--tokens=300");
+  Deno.mkdirSync(join(cwd, "empty"));
+  Deno.mkdirSync(join(cwd, "cut"));
+  for (const { name } of Deno.readDirSync(join(cwd, "residuals"))) {
+    Deno.copyFileSync(join(cwd, "residuals", name), join(cwd, "cut", name));
+  }
+  Deno.truncateSync(join(cwd, "cut", "shard_00000.parquet"), 1000);
+  const cases: [string[], RegExp][] = [
+    [
+      ["--residuals=none"],
+      /Cannot open folder ".*none": no such file or folder/,
+    ],
+    [
+      ["--residuals=empty"],
+      /Cannot open residuals in ".*empty": .*collect them first/,
+    ],
+    [
+      ["--residuals=cut"],
+      /Cannot read ".*shard_00000\.parquet": expected \d+ bytes .*got 1000/,
+    ],
+    [
+      ["--hold-out=300"],
+      /Cannot train on ".*": expected more than the 300 vectors/,
+    ],
+    [["--lr=0"], /Cannot read "flags of train": field "lr"/],
+    [["--beta1=1"], /Cannot read "flags of train": field "betas\.0"/],
+    [["--steps=1.5"], /expected --steps to be a whole number/],
+    [["--lambda=-1"], /expected --lambda to be 0 or more: got -1/],
+  ];
+  const runs = cases.map(async ([words, message]) => {
+    const before = ["--residuals=residuals", "--hold-out=100", "--out=sae"];
+    const flags = before.filter((flag) =>
+      !words.some((word) => word.split("=")[0] === flag.split("=")[0])
+    );
+    const run = await runTask(["train", ...flags, ...words], { cwd });
+    equal(run.code, 1, words.join(" "));
+    equal(run.stdout, "");
+    match(run.stderr, new RegExp(`^error: .*${message.source}.*\n$`, "m"));
+  });
+  await Promise.all(runs);
+  ok(!existsSync(join(cwd, "sae")));
+});
