@@ -5,6 +5,7 @@
 import { z } from "zod";
 import { checkJson } from "../core/check_json.ts";
 import type { WriteFile } from "../core/sae_file.ts";
+import type { ConceptScore } from "./concept_f1.ts";
 import { type Folder, readJson } from "../core/source.ts";
 import { nearest } from "../core/suggest.ts";
 
@@ -87,4 +88,16 @@ export function featureOfLabel(labels: FeatureLabels, label: string): number {
         : `none: did you mean "${near}"?`
     }`,
   );
+}
+
+/**
+ * Names for the features that tell concepts best: each is called after its concept,
+ * and one that is the best for two after the one that it tells better.
+ */
+export function conceptLabels(scores: readonly ConceptScore[]): FeatureLabels {
+  const rising = [...scores].sort((a, b) => a.f1 - b.f1);
+  return new Map(rising.map(({ feature, concept, f1 }) => {
+    const source = `F1 ${f1.toFixed(3)} on the labelled storybook`;
+    return [feature, { label: concept, source }] as const;
+  }));
 }

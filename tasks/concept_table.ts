@@ -38,7 +38,7 @@ export interface SteeredModel {
 }
 
 /** Strengths that are tried, in multiples of the feature's maximum. */
-const STRENGTHS: readonly number[] = [1, 1.5, 2, 2.5];
+const STRENGTHS: readonly number[] = [1.5, 2, 2.5, 3];
 /** Steered replies may be this many times as surprising to the model as unsteered ones. */
 const MOST_SURPRISE = 2;
 const SAMPLING = { temperature: 0.7, topK: 0, topP: 0.9 };

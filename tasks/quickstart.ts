@@ -17,8 +17,7 @@ import { Sae } from "../core/sae.ts";
 import { SaeFile } from "../core/sae_file.ts";
 import { checkSaeFits } from "../core/sae_fit.ts";
 import type { Gpu } from "../gpu/mod.ts";
-import type { ConceptScore } from "../steer/concept_f1.ts";
-import { writeLabels } from "../steer/labels.ts";
+import { conceptLabels, writeLabels } from "../steer/labels.ts";
 import {
   GPU_FLAGS,
   openModel,
@@ -49,14 +48,14 @@ import { TRAIN, trainTask } from "./train.ts";
 
 const FLAGS = {
   documents: {
-    default: 1500,
+    default: 1200,
     integer: true,
     min: 200,
     help: "storybook documents to collect from",
   },
-  steps: { default: 600, integer: true, min: 10, help: "training steps" },
+  steps: { default: 1200, integer: true, min: 10, help: "training steps" },
   questions: {
-    default: 8,
+    default: 6,
     integer: true,
     min: 3,
     max: 40,
@@ -73,7 +72,7 @@ const FLAGS = {
 type Flags = ConfigOf<typeof FLAGS>;
 
 /** Documents that features are chosen on; of a seed that was not collected from. */
-const FIND_DOCUMENTS = 400;
+const FIND_DOCUMENTS = 300;
 /** Documents that cross-entropies are measured on, of another seed again. */
 const LOSS_DOCUMENTS = 40;
 
@@ -110,7 +109,10 @@ async function quickstart(flags: Flags, context: TaskContext): Promise<void> {
     "find",
     () => findFeatures(steered, find, context),
   );
-  await saveLabels(join(out, "sae"), scores);
+  await writeLabels(
+    async (file, content) => await writeAtomic(join(out, "sae", file), content),
+    conceptLabels(scores),
+  );
   const table = await watch.time("steer", () => {
     return steerConcepts(steered, scores, {
       seed: flags.seed,
@@ -176,15 +178,16 @@ async function textToSae(
     "collect",
     () => runStage(COLLECT, collectTask, collectArgs, context),
   );
-  const trainArgs = [
-    "--residuals",
-    residuals,
+  // Small batches and a high rate: most of what the full recipe reaches, in a third of its time.
+  const recipe = [
+    "--batch",
+    "256",
+    "--lr",
+    "0.002",
     "--steps",
     `${flags.steps}`,
-    "--out",
-    sae,
-    ...gpu,
   ];
+  const trainArgs = ["--residuals", residuals, ...recipe, "--out", sae, ...gpu];
   await watch.time(
     "train",
     () => runStage(TRAIN, trainTask, trainArgs, context),
@@ -220,25 +223,6 @@ async function openSteered(
   );
   const sae = owned.use(await Sae.load(gpu, saeFile));
   return { folder, model, saeFile, sae, hookPoint };
-}
-
-/** Names the features that were found after their concepts, for `--steer baseball=2x`. */
-async function saveLabels(
-  saeFolder: string,
-  scores: readonly ConceptScore[],
-): Promise<void> {
-  // A feature that is the best for two concepts is called after the one that it tells better.
-  const rising = [...scores].sort((a, b) => a.f1 - b.f1);
-  const labels = new Map(rising.map(({ feature, concept, f1 }) => {
-    return [feature, {
-      label: concept,
-      source: `best F1 on the storybook: ${f1.toFixed(3)}`,
-    }] as const;
-  }));
-  await writeLabels(
-    (file, content) => writeAtomic(join(saeFolder, file), content),
-    labels,
-  );
 }
 
 async function readSteps(path: string): Promise<ReportStep[]> {
