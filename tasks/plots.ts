@@ -36,7 +36,7 @@ export function curve(
     y: {
       label: options.yLabel,
       grid: true,
-      ...(options.isLog && { type: "log" as const }),
+      ...(options.isLog && { type: "log" as const, tickFormat: "~g" }),
     },
     marks: [
       Plot.line(drawn, { x: "x", y: "y", stroke: COLOR, strokeWidth: 1.5 }),
