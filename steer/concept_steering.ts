@@ -16,7 +16,7 @@ export interface SteeringTrial {
 export interface TrialResult {
   /** Share of replies that hold a keyword of the concept. */
   readonly conceptRate: number;
-  /** Mean over replies of exp(mean nats a token) of the reply after its prompt, under the unsteered model. */
+  /** exp(mean nats a token) over all tokens of the replies after their prompts, under the unsteered model. */
   readonly perplexity: number;
   /** One reply a question. */
   readonly replies: readonly string[];
@@ -83,7 +83,7 @@ export async function runTrials(
       maxNewTokens: options.maxNewTokens,
       steering,
     });
-    const perplexities = await replyPerplexities(
+    const nats = await replyNats(
       model,
       requests.map(({ prompt }) => prompt),
       replies,
@@ -98,7 +98,9 @@ export async function runTrials(
       ).length;
       results.push({
         conceptRate: hits / texts.length,
-        perplexity: mean(perplexities.slice(first, last)),
+        perplexity: Math.exp(
+          mean(nats.slice(first, last).flatMap((values) => [...values])),
+        ),
         replies: texts,
       });
     }
@@ -107,23 +109,19 @@ export async function runTrials(
   return results;
 }
 
-/** exp(mean nats a token) of each reply after its prompt; NaN for an empty reply. */
-export async function replyPerplexities(
+/** Nats of each token of each reply after its prompt. */
+async function replyNats(
   model: Olmo2,
   prompts: readonly (readonly number[])[],
   replies: readonly (readonly number[])[],
-): Promise<number[]> {
+): Promise<Float32Array[]> {
   const sequences = prompts.map((prompt, i) => [...prompt, ...replies[i]!]);
   const nats = await scoreSequences(model, sequences);
-  return nats.map((values, i) =>
-    Math.exp(mean([...values.subarray(prompts[i]!.length - 1)]))
-  );
+  return nats.map((values, i) => values.subarray(prompts[i]!.length - 1));
 }
 
-/** The mean of the numbers that are known. */
 function mean(values: readonly number[]): number {
-  const known = values.filter((value) => !Number.isNaN(value));
-  return known.reduce((sum, value) => sum + value, 0) / known.length;
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
 }
 
 /** A strength that was tried, and what it gave. */
