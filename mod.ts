@@ -22,8 +22,8 @@
  *
  * @module
  */
-export { Gpu, type GpuOptions, type LimitName } from "./gpu/device.ts";
-export { adapterName, listAdapters } from "./gpu/adapter.ts";
+export { Gpu, type GpuOptions } from "./gpu/device.ts";
+export { adapterName, type LimitName, listAdapters } from "./gpu/adapter.ts";
 export { type Dtype } from "./gpu/dtype.ts";
 export { type Launch } from "./gpu/kernel.ts";
 export { type Compiled } from "./gpu/pipeline.ts";

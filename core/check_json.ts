@@ -22,6 +22,6 @@ export function checkJson<T>(
   throw new SyntaxError(
     `Cannot read "${file}"${place}: ${field}${
       message.replace("Invalid input: ", "").replace(/\s+/g, " ")
-    }`,
+    }: correct the file, or fetch it again`,
   );
 }

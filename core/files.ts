@@ -140,7 +140,7 @@ export async function writeAtomic(
     }
     await told("write", path, () => Deno.rename(temporary, path));
   } catch (error) {
-    await Deno.remove(temporary);
+    await Deno.remove(temporary).catch(() => {}); // the first error is the one to tell
     throw error;
   }
 }
@@ -159,7 +159,7 @@ async function writeAll(file: Deno.FsFile, bytes: Uint8Array): Promise<void> {
 }
 
 /** Name of the file that says which run a folder holds. */
-export const MANIFEST_FILE = "manifest.json";
+const MANIFEST_FILE = "manifest.json";
 
 /** What a folder holds; each stage adds its own fields. */
 export interface Manifest {
@@ -175,6 +175,7 @@ export interface Manifest {
  * Makes a folder the output of one run. A missing folder is created, and a
  * first manifest is written when all checks have passed; call it after
  * every other check of the input, so that a refused run writes nothing.
+ * What a killed write left under a temporary name is removed.
  * @returns The manifest of the same run when it is resumed, else null.
  * @throws {Error} If the folder holds another run or other files: names the folder and the fix.
  */
@@ -191,17 +192,19 @@ export async function claimOutputFolder(
   if (existing && !existing.isDirectory) throw refuse("a file");
   if (existing) {
     const names = Array.from(Deno.readDirSync(path), (entry) => entry.name);
+    const leftovers = names.filter((name) => /^\..*\.tmp$/.test(name));
     if (names.includes(MANIFEST_FILE)) {
       const manifest = await readManifest(path);
       if (manifest.kind !== kind) throw refuse(`a ${manifest.kind} run`);
       if (manifest.fingerprint !== configFingerprint) {
         throw refuse(`a ${kind} run of another configuration`);
       }
+      await removeAll(path, leftovers);
       return manifest;
     }
-    // Left by a write that was killed; nothing reads them.
-    const unknown = names.filter((name) => !/^\..*\.tmp$/.test(name)).sort();
+    const unknown = names.filter((name) => !leftovers.includes(name)).sort();
     if (unknown.length > 0) throw refuse(`other files ("${unknown[0]}")`);
+    await removeAll(path, leftovers);
   }
   await told(
     "create folder",
@@ -210,6 +213,17 @@ export async function claimOutputFolder(
   );
   await writeManifest(path, { kind, fingerprint: configFingerprint });
   return null;
+}
+
+/** Removes files that a write which was killed has left, and that nothing reads. */
+async function removeAll(
+  folder: string,
+  files: readonly string[],
+): Promise<void> {
+  for (const file of files) {
+    const path = join(folder, file);
+    await told("remove", path, () => Deno.remove(path));
+  }
 }
 
 /**
@@ -283,10 +297,13 @@ async function told<T>(
   }
 }
 
-function fileError(verb: string, path: string, cause: unknown): Error {
+/** The error of a file operation that failed: what was done, the path and the reason in one line. */
+export function fileError(verb: string, path: string, cause: unknown): Error {
   const prefix = `Cannot ${verb} "${path}"`;
   if (cause instanceof Deno.errors.NotFound) {
-    return new Error(`${prefix}: no such file or folder`, { cause });
+    return new Error(`${prefix}: no such file or folder: check the path`, {
+      cause,
+    });
   }
   if (cause instanceof Deno.errors.NotCapable) {
     const flag = verb === "open" || verb === "read" ? "read" : "write";
@@ -295,5 +312,10 @@ function fileError(verb: string, path: string, cause: unknown): Error {
     });
   }
   const reason = cause instanceof Error ? cause.message : String(cause);
-  return new Error(`${prefix}: ${reason.replace(/\s+/g, " ")}`, { cause });
+  const isFull = cause instanceof Error && "code" in cause &&
+    cause.code === "ENOSPC";
+  const fix = isFull ? ": free some space and run the same command again" : "";
+  return new Error(`${prefix}: ${reason.replace(/\s+/g, " ")}${fix}`, {
+    cause,
+  });
 }

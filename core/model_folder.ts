@@ -34,7 +34,7 @@ export async function openModelFolder(folder: Folder): Promise<ModelFolder> {
  * values of one norm and 16 rows of the embedding: tells fine-tuned copies apart
  * without reading gigabytes.
  */
-async function modelFingerprint(
+export async function modelFingerprint(
   config: Olmo2Config,
   checkpoint: Checkpoint,
 ): Promise<string> {

@@ -7,7 +7,6 @@ import { matmul } from "../kernels/matmul.ts";
 import { qkNormRope } from "../kernels/qk_norm_rope.ts";
 import { rmsNorm } from "../kernels/rms_norm.ts";
 import { siluMul } from "../kernels/silu_mul.ts";
-import { bf16ToF32, f32ToBf16 } from "./dtype.ts";
 import type { KvCache } from "./kv_cache.ts";
 import type { Olmo2Config } from "./olmo2_config.ts";
 import {
@@ -17,6 +16,7 @@ import {
   type Olmo2Layer,
   WeightLoader,
 } from "./olmo2_weights.ts";
+import { ropeTable } from "./rope.ts";
 import type { Checkpoint } from "./safetensors.ts";
 import type { TokenBatch } from "./token_batch.ts";
 
@@ -79,6 +79,7 @@ export class Olmo2 implements Disposable {
    * Puts a checkpoint on the GPU, or as many of its blocks as are needed.
    * Names and shapes of all tensors are checked before memory is taken.
    * @throws {TypeError} If a tensor has the wrong shape or type, naming file and tensor.
+   * @throws {RangeError} If the context is too long for the adapter.
    */
   static async load(
     gpu: Gpu,
@@ -100,6 +101,7 @@ export class Olmo2 implements Disposable {
       ...(hasOwnHead ? [["lm_head.weight", table[1]] as const] : []),
       ...[...Array(nLayers).keys()].flatMap((l) => layerShapes(config, l)),
     ]);
+    const rope = owned.use(ropeTable(gpu, config, options.rope ?? "f32"));
     const embedding = await loader.matrix(table[0], table[0]);
     const layers: Olmo2Layer[] = [];
     for (let l = 0; l < nLayers; l++) layers.push(await loadLayer(loader, l));
@@ -111,13 +113,6 @@ export class Olmo2 implements Disposable {
       ? await loader.matrix("lm_head.weight", "lm_head.weight")
       : undefined;
     const head = withHead ? ownHead ?? embedding : undefined;
-    const rope = owned.use(
-      gpu.floats(
-        "rope",
-        [config.context_length, config.d_head],
-        ropeTable(config, options.rope ?? "f32"),
-      ),
-    );
     await gpu.settled();
     return new Olmo2(gpu, config, {
       owned: owned.move(),
@@ -318,31 +313,4 @@ export class Workspace implements Disposable {
   [Symbol.dispose](): void {
     this.#owned.dispose();
   }
-}
-
-/**
- * cos and sin of position · theta^(-2i/d_head), in the float32 steps of the
- * reference: at position 4095 a double-precision angle differs by 1e-4.
- */
-function ropeTable(
-  config: Olmo2Config,
-  rope: "f32" | "bf16",
-): Float32Array<ArrayBuffer> {
-  const { context_length, d_head, rope_theta } = config;
-  const pairs = d_head / 2;
-  const table = new Float32Array(context_length * d_head);
-  for (let i = 0; i < pairs; i++) {
-    const exact = Math.fround(
-      1 / Math.fround(rope_theta ** Math.fround(2 * i / d_head)),
-    );
-    const frequency = rope === "bf16"
-      ? bf16ToF32(f32ToBf16(Float32Array.of(exact)))[0]!
-      : exact;
-    for (let position = 0; position < context_length; position++) {
-      const angle = Math.fround(position * frequency);
-      table[position * d_head + 2 * i] = Math.cos(angle);
-      table[position * d_head + 2 * i + 1] = Math.sin(angle);
-    }
-  }
-  return table;
 }

@@ -15,7 +15,7 @@ export interface Olmo2Config {
   readonly n_heads: number;
   /** Key and value heads of a block; divides n_heads. */
   readonly n_kv_heads: number;
-  /** Width of one head; even. */
+  /** Width of one head; a multiple of 4. */
   readonly d_head: number;
   /** Width of the SwiGLU layer between gate/up and down projection. */
   readonly d_ffn: number;
@@ -36,6 +36,9 @@ export interface Olmo2Config {
   /** Token that fills a batch, or null. */
   readonly pad_token_id: number | null;
 }
+
+/** How every error ends. */
+const FIX = "name the folder of an OLMo-2 model";
 
 /** A whole size, capped so that no product of sizes becomes absurd before memory is planned. */
 const size = (most: number) => z.int().min(1).max(most);
@@ -89,7 +92,7 @@ const GenerationJson = z.object({
 export function parseOlmo2Config(json: unknown, fileName: string): Olmo2Config {
   const config = parse(ConfigJson, json, fileName);
   const refuse = (expected: string): RangeError =>
-    new RangeError(`Cannot load "${fileName}": ${expected}`);
+    new RangeError(`Cannot load "${fileName}": ${expected}: ${FIX}`);
   const { hidden_size, num_attention_heads: n_heads } = config;
   const n_kv_heads = config.num_key_value_heads ?? n_heads;
   const d_head = config.head_dim ?? hidden_size / n_heads;
@@ -99,9 +102,9 @@ export function parseOlmo2Config(json: unknown, fileName: string): Olmo2Config {
       `num_key_value_heads must divide num_attention_heads=${n_heads}: got ${n_kv_heads}`,
     );
   }
-  if (d_head % 2 !== 0) {
+  if (d_head % 4 !== 0) { // attention reads four elements at a time
     throw refuse(
-      `head_dim must be an even whole number: got ${d_head} from hidden_size=${hidden_size} and num_attention_heads=${n_heads}`,
+      `head_dim must be a multiple of 4: got ${d_head} from hidden_size=${hidden_size} and num_attention_heads=${n_heads}`,
     );
   }
   if (rope_theta === undefined) {
@@ -167,7 +170,7 @@ function parse<T>(schema: z.ZodType<T>, json: unknown, fileName: string): T {
   throw new ErrorClass(
     `Cannot load "${fileName}": ${field}: ${
       message.replace(/^Invalid input: |^Too \w+: |, received \w+$/g, "")
-    }: got ${got.length > 60 ? `${got.slice(0, 57)}...` : got}`,
+    }: got ${got.length > 60 ? `${got.slice(0, 57)}...` : got}: ${FIX}`,
   );
 }
 
@@ -183,6 +186,6 @@ function checkTokenIds(
   const wrong = ids.find((id) => id >= vocab_size);
   if (wrong === undefined) return;
   throw new RangeError(
-    `Cannot load "${fileName}": expected special token ids below vocab_size=${vocab_size}: got ${wrong}`,
+    `Cannot load "${fileName}": expected special token ids below vocab_size=${vocab_size}: got ${wrong}: ${FIX}`,
   );
 }

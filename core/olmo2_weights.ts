@@ -77,9 +77,13 @@ export class WeightLoader {
       const info = this.#checkpoint.info(name);
       if (!(info.dtype in GPU_TYPES) || info.shape.join() !== shape.join()) {
         throw new TypeError(
-          `Cannot load "${this.#checkpoint.name}": tensor "${name}" must be F32, BF16 or F16 [${
+          `Cannot load "${
+            this.#checkpoint.fileOf(name)
+          }": tensor "${name}" must be F32, BF16 or F16 [${
             shape.join(", ")
-          }]: got ${info.dtype} [${info.shape.join(", ")}]`,
+          }], as config.json tells: got ${info.dtype} [${
+            info.shape.join(", ")
+          }]: check that the files of this folder belong together`,
         );
       }
       this.#bytesTotal += info.end - info.start;
@@ -96,9 +100,11 @@ export class WeightLoader {
     const odd = infos.find((info) => info.dtype !== dtype);
     if (odd) {
       throw new TypeError(
-        `Cannot load "${this.#checkpoint.name}": tensor "${odd.name}" must be ${dtype} like "${
+        `Cannot load "${
+          this.#checkpoint.fileOf(odd.name)
+        }": tensor "${odd.name}" must be ${dtype} like "${
           names[0]
-        }": got ${odd.dtype}`,
+        }": got ${odd.dtype}: check that the files of this folder belong together`,
       );
     }
     const nRows = infos.reduce((sum, info) => sum + info.shape[0]!, 0);

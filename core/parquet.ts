@@ -131,7 +131,7 @@ async function checkFooter(source: Source): Promise<void> {
   const { name, byteLength } = source;
   const refuse = (got: string): SyntaxError =>
     new SyntaxError(
-      `Cannot read "${name}": expected a parquet file: got ${got}: it is truncated or of another format`,
+      `Cannot read "${name}": expected a parquet file: got ${got}: it is truncated or of another format: fetch it again`,
     );
   if (byteLength < 12) throw refuse(`${byteLength} bytes`);
   const tail = await source.read(byteLength - 8, byteLength);

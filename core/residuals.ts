@@ -5,7 +5,6 @@
  */
 import { z } from "zod";
 import { checkJson } from "./check_json.ts";
-import { bf16ToF32 } from "./dtype.ts";
 import { type HookPoint, isHookPoint } from "./hook_point.ts";
 import { type ResidualRows, ResidualShard } from "./residual_shard.ts";
 import type { ShardEntry } from "./residual_writer.ts";
@@ -184,35 +183,4 @@ export class ResidualFolder {
       yield* (await this.shard(index)).batches();
     }
   }
-}
-
-/**
- * Mean L2 norm of vectors, in float64: √d_model divided by it is the input scale of an SAE.
- * @throws {RangeError} If there is no row, or a row is all zero: no scale fits it.
- */
-export async function meanNorm(
-  batches: Iterable<ResidualRows> | AsyncIterable<ResidualRows>,
-): Promise<number> {
-  let sum = 0;
-  let n = 0;
-  for await (const { rows, n_rows, d_model } of batches) {
-    const values = bf16ToF32(rows);
-    for (let i = 0; i < n_rows; i++) {
-      let squares = 0;
-      for (let j = i * d_model; j < (i + 1) * d_model; j++) {
-        squares += values[j]! ** 2;
-      }
-      if (!(squares > 0 && squares < Infinity)) {
-        throw new RangeError(
-          `Cannot measure the mean norm: expected finite rows other than 0: got norm ${
-            Math.sqrt(squares)
-          } in row ${n + i}`,
-        );
-      }
-      sum += Math.sqrt(squares);
-    }
-    n += n_rows;
-  }
-  if (n > 0) return sum / n;
-  throw new RangeError("Cannot measure the mean norm: expected rows: got none");
 }

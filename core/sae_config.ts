@@ -113,7 +113,7 @@ export function parseSaeConfig(
     return config;
   }
   throw new RangeError(
-    `Cannot read "${file}": expected layer ${layer} as asked: got an SAE of ${hookPoint}`,
+    `Cannot read "${file}": expected layer ${layer} as asked: got an SAE of ${hookPoint}: leave --layer out`,
   );
 }
 

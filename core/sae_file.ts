@@ -173,6 +173,6 @@ async function findLayout(folder: Folder): Promise<SaeLayout> {
   throw new Error(
     `Cannot open an SAE in "${folder.name}": expected ${
       layouts.map((layout) => CONFIG_FILES[layout]).join(" or ")
-    }: got neither`,
+    }: got neither: name the folder of an SAE`,
   );
 }

@@ -91,7 +91,9 @@ function floatTensor(
   throw new TypeError(
     `Cannot read "${file.source.name}": expected tensor "${name}" to be F32, BF16 or F16[${
       shape.join(", ")
-    }]: got ${info.dtype}[${info.shape.join(", ")}]`,
+    }]: got ${info.dtype}[${
+      info.shape.join(", ")
+    }]: check that the files of this folder belong together`,
   );
 }
 
@@ -186,6 +188,6 @@ function checkFinite(
   throw new RangeError(
     `Cannot read "${file.source.name}": expected finite values in tensor "${name}": got ${
       values[bad]
-    } at ${place(bad)}`,
+    } at ${place(bad)}: the file is damaged: fetch it again`,
   );
 }

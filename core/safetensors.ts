@@ -171,7 +171,7 @@ function missingTensor(
   return new RangeError(
     `Cannot read "${file}": no tensor "${name}"${
       near.length > 0 ? `: the nearest are ${near.join(", ")}` : ""
-    }`,
+    }: check that the files of this folder belong together`,
   );
 }
 
@@ -183,6 +183,11 @@ export interface Checkpoint {
   has(name: string): boolean;
   /** Names of all tensors. */
   names(): string[];
+  /**
+   * What errors call the file that holds a tensor.
+   * @throws {RangeError} If there is none of this name: lists the nearest.
+   */
+  fileOf(name: string): string;
   /**
    * Dtype and shape of a tensor.
    * @throws {RangeError} If there is none of this name: lists the nearest.
@@ -247,6 +252,7 @@ function checkpoint(
     name: folder,
     has: (name) => files.has(name),
     names: () => [...files.keys()],
+    fileOf: (name) => fileOf(name).source.name,
     info: (name) => fileOf(name).info(name),
     // Async, so that a missing tensor rejects.
     bytes: async (name, startRow, endRow) =>

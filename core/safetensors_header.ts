@@ -71,6 +71,9 @@ export const METADATA_KEY = "__metadata__";
 /** The format's own limit on the header's JSON. */
 const MAX_HEADER_BYTES = 100_000_000;
 
+/** How every error of a header ends. */
+const FIX = "the file is truncated, damaged or no safetensors: fetch it again";
+
 /** The header, its entries, their shapes and offsets. */
 const MAX_NESTING = 3;
 
@@ -103,7 +106,7 @@ function isStoredDtype(dtype: unknown): dtype is StoredDtype {
 export async function readHeader(source: Source): Promise<Header> {
   const file = source.name;
   const refuse = (expected: string): RangeError =>
-    new RangeError(`Cannot read "${file}": ${expected}`);
+    new RangeError(`Cannot read "${file}": ${expected}: ${FIX}`);
   if (source.byteLength < 8) {
     throw refuse(
       `expected a safetensors file, at least 8 bytes: got ${source.byteLength}`,
@@ -114,7 +117,7 @@ export async function readHeader(source: Source): Promise<Header> {
   const limit = Math.min(MAX_HEADER_BYTES, source.byteLength - 8);
   if (length > limit) {
     throw refuse(
-      `expected a header of at most ${limit} bytes: got ${length}: the file is truncated or no safetensors`,
+      `expected a header of at most ${limit} bytes: got ${length}`,
     );
   }
   const dataStart = 8 + Number(length);
@@ -138,7 +141,7 @@ export async function readHeader(source: Source): Promise<Header> {
   }
   if (end !== source.byteLength) {
     throw refuse(
-      `expected ${end} bytes by its header: got ${source.byteLength}: the file is truncated or damaged: fetch it again`,
+      `expected ${end} bytes by its header: got ${source.byteLength}`,
     );
   }
   return { tensors: new Map(infos.map((info) => [info.name, info])), metadata };
@@ -147,7 +150,7 @@ export async function readHeader(source: Source): Promise<Header> {
 function parseHeader(file: string, bytes: Uint8Array): Map<string, unknown> {
   const refuse = (got: string, cause?: unknown): SyntaxError =>
     new SyntaxError(
-      `Cannot read "${file}": expected a header that is a JSON object: got ${got}`,
+      `Cannot read "${file}": expected a header that is a JSON object: got ${got}: ${FIX}`,
       { cause },
     );
   let text: string;
@@ -174,7 +177,7 @@ function checkMetadata(file: string, json: unknown): Record<string, string> {
   const n = isObject(json) ? Object.keys(json).length : -1;
   if (n === Object.keys(metadata).length) return metadata;
   throw new SyntaxError(
-    `Cannot read "${file}": expected "${METADATA_KEY}" to be an object of texts`,
+    `Cannot read "${file}": expected "${METADATA_KEY}" to be an object of texts: ${FIX}`,
   );
 }
 
@@ -186,18 +189,22 @@ function checkEntry(
 ): TensorInfo {
   const subject = `Cannot read "${file}": tensor ${brief(name)}`;
   if (!isObject(entry)) {
-    throw new SyntaxError(`${subject}: expected dtype, shape and data_offsets`);
+    throw new SyntaxError(
+      `${subject}: expected dtype, shape and data_offsets: ${FIX}`,
+    );
   }
   const { dtype, shape, data_offsets: offsets } = entry;
   if (!isStoredDtype(dtype)) {
     const known = Object.keys(ELEMENT_BYTES).join(", ");
     throw new TypeError(
-      `${subject}: expected a dtype of ${known}: got ${brief(dtype)}`,
+      `${subject}: expected a dtype of ${known}: got ${brief(dtype)}: ${FIX}`,
     );
   }
   if (!isSizes(shape)) {
     throw new RangeError(
-      `${subject}: expected a shape of whole sizes ≥ 0: got ${brief(shape)}`,
+      `${subject}: expected a shape of whole sizes ≥ 0: got ${
+        brief(shape)
+      }: ${FIX}`,
     );
   }
   const [start, end] = isSizes(offsets) ? offsets : [];
@@ -207,7 +214,7 @@ function checkEntry(
     throw new RangeError(
       `${subject}: expected data_offsets [start, end], start ≤ end: got ${
         brief(offsets)
-      }`,
+      }: ${FIX}`,
     );
   }
   const n = storedBytes(dtype, shape);
@@ -215,14 +222,14 @@ function checkEntry(
     throw new RangeError(
       `${subject}: expected a shape of less than 2^53 bytes: got ${
         brief(shape)
-      }`,
+      }: ${FIX}`,
     );
   }
   if (n !== end! - start!) {
     throw new RangeError(
       `${subject}: expected data_offsets that span ${n} bytes for ${dtype}${
         brief(shape)
-      }: got ${brief(offsets)}`,
+      }: got ${brief(offsets)}: ${FIX}`,
     );
   }
   return {

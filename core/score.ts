@@ -28,8 +28,10 @@ export interface ScoreOptions {
   readonly beforePass?: (firstSequence: number, nSequences: number) => void;
 }
 
-/** Rows of logits that are computed at once. */
+/** Most rows of logits that are computed at once. */
 const LOGIT_ROWS = 512;
+/** Rows of logits come in multiples of this, so that they start at a binding's alignment. */
+const ROW_STEP = 64;
 
 /** Splits sequences into runs of at most `tokensPerPass` tokens, at least one sequence each. */
 export function passes(
@@ -61,66 +63,21 @@ export async function scoreSequences(
   sequences: readonly ArrayLike<number>[],
   options: ScoreOptions = {},
 ): Promise<Float32Array[]> {
-  const { gpu, config } = model;
   const lengths = sequences.map((ids) => ids.length);
   const runs = passes(lengths, options.tokensPerPass ?? 2048);
-  const maxTokens = Math.max(
-    ...runs.map(({ start, end }) => sum(lengths.slice(start, end))),
+  const maxTokens = runs.reduce(
+    (most, { start, end }) => Math.max(most, sum(lengths.slice(start, end))),
+    0,
   );
-  using owned = new DisposableStack();
-  const work = owned.use(new Workspace(gpu, config, maxTokens));
-  const cache = owned.use(
-    new KvCache(gpu, config, {
-      nSlots: maxTokens,
-      nLayers: model.nLayers,
-      isShared: true,
-    }),
-  );
-  const normed = owned.use(
-    gpu.tensor("final_norm", "f32", [maxTokens, config.d_model]),
-  );
-  const logits = owned.use(
-    gpu.tensor("logits", "f32", [
-      Math.min(LOGIT_ROWS, maxTokens),
-      config.vocab_size,
-    ]),
-  );
-  const targets = owned.use(gpu.tensor("targets", "u32", [maxTokens]));
-  const nll = owned.use(gpu.tensor("nll", "f32", [maxTokens]));
+  if (maxTokens === 0) return lengths.map(() => new Float32Array(0));
+  using scorer = new Scorer(model, maxTokens);
   const results: Float32Array[] = [];
   for (const { start, end } of runs) {
     const part = sequences.slice(start, end);
-    const batch = wholeSequences(config, part);
-    const T = batch.ids.length;
-    work.load(batch);
-    targets.rows(0, T).write(
-      successors(batch.ids, batch.places, config.vocab_size),
-    );
     options.beforePass?.(start, part.length);
-    gpu.record("score", (rec) => {
-      const resid = model.forward(rec, work, cache, {
-        hook: (rec, layer, resid) =>
-          options.hook?.({
-            rec,
-            layer,
-            resid,
-            places: work.tokens.places,
-            firstSequence: start,
-          }),
-      });
-      model.finalNorm(rec, resid, normed.rows(0, T));
-      for (let row = 0; row < T; row += LOGIT_ROWS) {
-        const to = Math.min(row + LOGIT_ROWS, T);
-        const some = logits.rows(0, to - row);
-        model.logits(rec, normed.rows(row, to), some);
-        crossEntropy.run(rec, {
-          logits: some,
-          targets: targets.rows(row, to),
-          nll: nll.rows(row, to),
-        });
-      }
+    const values = await scorer.run(part, (pass) => {
+      options.hook?.({ ...pass, firstSequence: start });
     });
-    const values = await gpu.read(nll.rows(0, T));
     let at = 0;
     for (const ids of part) {
       results.push(values.slice(at, at + ids.length - 1));
@@ -128,6 +85,81 @@ export async function scoreSequences(
     }
   }
   return results;
+}
+
+/** The GPU memory of the passes. */
+class Scorer implements Disposable {
+  readonly #model: Olmo2;
+  readonly #owned: DisposableStack;
+  readonly #work: Workspace;
+  readonly #cache: KvCache;
+  readonly #normed: Tensor; // f32 [maxTokens, d_model]
+  readonly #logits: Tensor; // f32 [rows at once, vocab]
+  readonly #targets: Tensor; // u32 [maxTokens]
+  readonly #nll: Tensor; // f32 [maxTokens]
+
+  constructor(model: Olmo2, maxTokens: number) {
+    const { gpu, config } = model;
+    using owned = new DisposableStack();
+    const tensor = (label: string, dtype: "f32" | "u32", shape: number[]) =>
+      owned.use(gpu.tensor(label, dtype, shape));
+    const cache = {
+      nSlots: maxTokens,
+      nLayers: model.nLayers,
+      isShared: true,
+    };
+    const bindable = gpu.limits.maxStorageBufferBindingSize /
+      (4 * config.vocab_size);
+    const rows = Math.floor(bindable / ROW_STEP) * ROW_STEP;
+    this.#model = model;
+    this.#work = owned.use(new Workspace(gpu, config, maxTokens));
+    this.#cache = owned.use(new KvCache(gpu, config, cache));
+    this.#normed = tensor("final_norm", "f32", [maxTokens, config.d_model]);
+    this.#logits = tensor("logits", "f32", [
+      Math.min(LOGIT_ROWS, maxTokens, Math.max(rows, ROW_STEP)),
+      config.vocab_size,
+    ]);
+    this.#targets = tensor("targets", "u32", [maxTokens]);
+    this.#nll = tensor("nll", "f32", [maxTokens]);
+    this.#owned = owned.move();
+  }
+
+  /** One pass over whole sequences; the value of each sequence's last token is 0. */
+  async run(
+    sequences: readonly ArrayLike<number>[],
+    hook: (pass: Omit<ScoringPass, "firstSequence">) => void,
+  ): Promise<Float32Array> {
+    const { gpu, config } = this.#model;
+    const batch = wholeSequences(config, sequences);
+    const T = batch.ids.length;
+    this.#work.load(batch);
+    this.#targets.rows(0, T).write(
+      successors(batch.ids, batch.places, config.vocab_size),
+    );
+    const { places } = this.#work.tokens;
+    gpu.record("score", (rec) => {
+      const resid = this.#model.forward(rec, this.#work, this.#cache, {
+        hook: (rec, layer, resid) => hook({ rec, layer, resid, places }),
+      });
+      this.#model.finalNorm(rec, resid, this.#normed.rows(0, T));
+      const step = this.#logits.nRows;
+      for (let row = 0; row < T; row += step) {
+        const to = Math.min(row + step, T);
+        const logits = this.#logits.rows(0, to - row);
+        this.#model.logits(rec, this.#normed.rows(row, to), logits);
+        crossEntropy.run(rec, {
+          logits,
+          targets: this.#targets.rows(row, to),
+          nll: this.#nll.rows(row, to),
+        });
+      }
+    });
+    return await gpu.read(this.#nll.rows(0, T));
+  }
+
+  [Symbol.dispose](): void {
+    this.#owned.dispose();
+  }
 }
 
 /** Each token's successor in its sequence; `vocab` where there is none. */

@@ -251,7 +251,9 @@ export function urlFolder(baseUrl: string): Folder {
 
 /** The error of every folder that lacks a file. */
 export function missingFile(folder: string, file: string): Error {
-  return new Error(`Cannot open "${file}": no such file in "${folder}"`);
+  return new Error(
+    `Cannot open "${file}": no such file in "${folder}": put it there, or name another folder`,
+  );
 }
 
 /**
@@ -290,7 +292,7 @@ export async function readJson(source: Source): Promise<unknown> {
     throw new SyntaxError(
       `Cannot read "${source.name}": expected JSON: ${
         reason.replace(/\s+/g, " ")
-      }`,
+      }: correct the file, or fetch it again`,
       { cause },
     );
   }

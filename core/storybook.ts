@@ -7,8 +7,8 @@
  * steering are scored against. Most sentences are shared templates whose slots
  * any concept's words fill, so what a text is about shows in its words and not in its form.
  *
- * The embedded model was trained on the first 200,000 documents of
- * `STORYBOOK_TRAINING_SEED`; take other seeds for everything else.
+ * The embedded model was trained on the first 200,000 documents of seed 7;
+ * take other seeds for everything else.
  * @module
  */
 import { mulberry32 } from "./rng.ts";
@@ -20,9 +20,6 @@ import {
 } from "./storybook/concepts.ts";
 
 export { type Concept, CONCEPTS, type Lexicon };
-
-/** The seed that the embedded model was trained on. */
-export const STORYBOOK_TRAINING_SEED = 7;
 
 /** Questions about no concept: what steering is tried on. */
 export const NEUTRAL_QUESTIONS: readonly string[] = NEUTRAL.questions;

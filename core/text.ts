@@ -41,17 +41,17 @@ export interface ReadOptions {
   readonly textColumn?: string;
 }
 
+type Reader = (
+  source: Source,
+  textColumn: string,
+) => AsyncGenerator<CorpusDocument>;
+
 /** Readers by file ending. */
-const READERS: Readonly<
-  Record<
-    string,
-    (source: Source, textColumn: string) => AsyncGenerator<CorpusDocument>
-  >
-> = {
-  txt: readParagraphs,
-  jsonl: readJsonLines,
-  parquet: readParquet,
-};
+const READERS: ReadonlyMap<string, Reader> = new Map([
+  ["txt", readParagraphs],
+  ["jsonl", readJsonLines],
+  ["parquet", readParquet],
+]);
 
 /**
  * The documents of a text source, in order:
@@ -93,15 +93,15 @@ async function textFiles(spec: string, open: OpenPath): Promise<Source[]> {
   const opened = await open(spec);
   if (!("list" in opened)) return [opened];
   const names = (await opened.list()).filter((name) =>
-    Object.hasOwn(READERS, ending(name))
+    READERS.has(ending(name))
   );
   if (names.length > 0) {
     return await Promise.all(names.map((name) => opened.open(name)));
   }
   throw new RangeError(
     `Cannot read text in "${spec}": expected files that end in ${
-      Object.keys(READERS).join(", ")
-    }: got none`,
+      [...READERS.keys()].join(", ")
+    }: got none: name another folder`,
   );
 }
 
@@ -109,14 +109,12 @@ function ending(file: string): string {
   return file.slice(file.lastIndexOf(".") + 1).toLowerCase();
 }
 
-function readerOf(
-  file: string,
-): (source: Source, textColumn: string) => AsyncGenerator<CorpusDocument> {
-  const reader = READERS[ending(file)];
+function readerOf(file: string): Reader {
+  const reader = READERS.get(ending(file));
   if (reader) return reader;
   throw new TypeError(
     `Cannot read text from "${file}": expected a file that ends in ${
-      Object.keys(READERS).join(", ")
+      [...READERS.keys()].join(", ")
     }, a folder of these, or storybook:SEED`,
   );
 }
@@ -183,7 +181,7 @@ async function* readParquet(
     throw new SyntaxError(
       `Cannot read text from "${source.name}": expected a column "${textColumn}" or "messages": got ${
         file.columns.join(", ")
-      }`,
+      }: name it with --text-column`,
     );
   }
   for (const [group, { start, n_rows }] of file.rowGroups.entries()) {

@@ -1,3 +1,28 @@
+/** Limits that kernels and tensors depend on. */
+export type LimitName =
+  | "maxBufferSize"
+  | "maxStorageBufferBindingSize"
+  | "maxStorageBuffersPerShaderStage"
+  | "maxComputeInvocationsPerWorkgroup"
+  | "maxComputeWorkgroupSizeX"
+  | "maxComputeWorkgroupSizeY"
+  | "maxComputeWorkgroupSizeZ"
+  | "maxComputeWorkgroupStorageSize"
+  | "maxComputeWorkgroupsPerDimension";
+
+/** The adapter's full values of these are requested. */
+export const LIMITS: readonly LimitName[] = [
+  "maxBufferSize",
+  "maxStorageBufferBindingSize",
+  "maxStorageBuffersPerShaderStage",
+  "maxComputeInvocationsPerWorkgroup",
+  "maxComputeWorkgroupSizeX",
+  "maxComputeWorkgroupSizeY",
+  "maxComputeWorkgroupSizeZ",
+  "maxComputeWorkgroupStorageSize",
+  "maxComputeWorkgroupsPerDimension",
+];
+
 /** The name that a person knows an adapter by. */
 export function adapterName(adapter: GPUAdapter): string {
   const { description, device, vendor } = adapter.info;

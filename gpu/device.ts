@@ -1,4 +1,9 @@
-import { adapterName, chooseAdapter } from "./adapter.ts";
+import {
+  adapterName,
+  chooseAdapter,
+  type LimitName,
+  LIMITS,
+} from "./adapter.ts";
 import {
   bytesPerElement,
   describeShape,
@@ -6,7 +11,7 @@ import {
   elementCount,
 } from "./dtype.ts";
 import type { Launch } from "./kernel.ts";
-import { compile, type Compiled } from "./pipeline.ts";
+import { type Compiled, Pipelines } from "./pipeline.ts";
 import { Profiler } from "./profile.ts";
 import { Recorder, UniformPages } from "./record.ts";
 import { planRowBlocks, Tensor } from "./tensor.ts";
@@ -17,32 +22,9 @@ export interface GpuOptions {
   readonly gpu?: string;
   /** Treat bindings as no larger than this many bytes; to test row windows on small data. */
   readonly maxBindingBytes?: number;
+  /** Take the kernels of software drivers, or those of graphics cards, whatever the adapter is; to test either on the other. */
+  readonly isSoftware?: boolean;
 }
-
-/** Limits that kernels and tensors depend on. */
-export type LimitName =
-  | "maxBufferSize"
-  | "maxStorageBufferBindingSize"
-  | "maxStorageBuffersPerShaderStage"
-  | "maxComputeInvocationsPerWorkgroup"
-  | "maxComputeWorkgroupSizeX"
-  | "maxComputeWorkgroupSizeY"
-  | "maxComputeWorkgroupSizeZ"
-  | "maxComputeWorkgroupStorageSize"
-  | "maxComputeWorkgroupsPerDimension";
-
-/** The adapter's full values of these are requested. */
-const LIMITS: readonly LimitName[] = [
-  "maxBufferSize",
-  "maxStorageBufferBindingSize",
-  "maxStorageBuffersPerShaderStage",
-  "maxComputeInvocationsPerWorkgroup",
-  "maxComputeWorkgroupSizeX",
-  "maxComputeWorkgroupSizeY",
-  "maxComputeWorkgroupSizeZ",
-  "maxComputeWorkgroupStorageSize",
-  "maxComputeWorkgroupsPerDimension",
-];
 
 /** Larger bindings read as empty on some drivers. */
 const LARGEST_SAFE_BINDING = 2 ** 31 - 2 ** 16;
@@ -68,7 +50,7 @@ export class Gpu implements Disposable {
   readonly limits: Readonly<Record<LimitName, number>>;
   /** The adapter's name. */
   readonly name: string;
-  /** Whether the adapter runs on the CPU; such adapters want other kernel variants. */
+  /** Whether the adapter runs on the CPU, or counts as such by {@link GpuOptions}: it wants other kernel variants then. */
   readonly isSoftware: boolean;
   /** Where launches find their uniforms; for {@link Recorder}. */
   readonly uniformPages: UniformPages;
@@ -80,7 +62,7 @@ export class Gpu implements Disposable {
   #closed = false;
   #recording: string | undefined;
   readonly #checks = new Set<Promise<void>>();
-  readonly #pipelines = new Map<string, Map<string, Compiled>>();
+  readonly #pipelines: Pipelines;
 
   private constructor(
     adapter: GPUAdapter,
@@ -89,8 +71,10 @@ export class Gpu implements Disposable {
   ) {
     this.device = device;
     this.uniformPages = new UniformPages(device);
+    this.#pipelines = new Pipelines(device);
     this.name = adapterName(adapter);
-    this.isSoftware = adapter.info.isFallbackAdapter ?? false;
+    this.isSoftware = options.isSoftware ?? adapter.info.isFallbackAdapter ??
+      false;
     const binding = Math.min(
       device.limits.maxStorageBufferBindingSize,
       device.limits.maxBufferSize,
@@ -224,10 +208,15 @@ export class Gpu implements Disposable {
 
   /**
    * Records what `fill` launches and submits it, once.
-   * @throws {Error} If earlier GPU work failed, naming its kernels, or within another recording.
+   * @throws {Error} If earlier GPU work failed, naming its kernels, within another recording, or after the GPU was disposed of.
    */
   record(label: string, fill: (rec: Recorder) => void): void {
     this.throwIfFailed();
+    if (this.#closed) {
+      throw new Error(
+        `Cannot record "${label}": GPU "${this.name}" was disposed of: open it again`,
+      );
+    }
     if (this.#recording !== undefined) {
       // Both would place their uniforms at the start of the same pages.
       throw new Error(
@@ -322,21 +311,10 @@ export class Gpu implements Disposable {
 
   /** The compiled pipeline of a launch; compiled on first use and kept. */
   pipeline(launch: Launch): Compiled {
-    // The source is a key of its own, since joining keys would copy all of it at every launch.
-    const variants = this.#pipelines.get(launch.source) ?? new Map();
-    this.#pipelines.set(launch.source, variants);
-    const constants = Object.entries(launch.constants).join();
-    const known = variants.get(constants);
-    if (known) return known;
-    const { device } = this;
-    device.pushErrorScope("validation");
-    const compiled = compile(device, launch);
-    this.#watch(
-      device.popErrorScope(),
-      `Cannot compile kernel "${launch.name}"`,
+    return this.#pipelines.of(
+      launch,
+      (scope) => this.#watch(scope, `Cannot compile kernel "${launch.name}"`),
     );
-    variants.set(constants, compiled);
-    return compiled;
   }
 
   /** Destroys the device and all its memory. */

@@ -8,8 +8,37 @@ export interface Compiled {
   readonly layout: GPUBindGroupLayout;
 }
 
+/** The compiled kernels of one device. */
+export class Pipelines {
+  readonly #device: GPUDevice;
+  /** By source, and then by the values of `override` constants: one key of both would copy the source at every launch. */
+  readonly #known = new Map<string, Map<string, Compiled>>();
+
+  /** None yet; they are compiled on first use and kept. */
+  constructor(device: GPUDevice) {
+    this.#device = device;
+  }
+
+  /** The pipeline of a launch; `watch` gets the errors of compiling it, if it is new. */
+  of(
+    launch: Launch,
+    watch: (errors: Promise<GPUError | null>) => void,
+  ): Compiled {
+    const variants = this.#known.get(launch.source) ?? new Map();
+    this.#known.set(launch.source, variants);
+    const constants = Object.entries(launch.constants).join();
+    const known = variants.get(constants);
+    if (known) return known;
+    this.#device.pushErrorScope("validation");
+    const compiled = compile(this.#device, launch);
+    watch(this.#device.popErrorScope());
+    variants.set(constants, compiled);
+    return compiled;
+  }
+}
+
 /** Compiles a launch's kernel; errors go to the device's error scope. */
-export function compile(device: GPUDevice, launch: Launch): Compiled {
+function compile(device: GPUDevice, launch: Launch): Compiled {
   const buffer = (
     binding: number,
     type: GPUBufferBindingType,

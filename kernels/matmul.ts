@@ -152,7 +152,7 @@ function chooseVariant(
 }
 
 /** The kernel of a variant; made on first use. */
-export function matmulKernel(variant: MatmulVariant): MatmulKernel {
+function matmulKernel(variant: MatmulVariant): MatmulKernel {
   const { kind, layout, bType, tile, workgroup, vec, epilogue } = variant;
   const key = [kind, layout, bType, tile, workgroup, vec, epilogue?.name].join(
     " ",

@@ -228,40 +228,20 @@ const K_TILE = 16;
  */
 function workgroupBody(variant: MatmulVariant): string {
   const { layout, tile: [TM, TN], workgroup: [wx, wy], bType } = variant;
-  const [BM, BN, threads] = [TM * wy, TN * wx, wx * wy];
-  const [aLayout, bLayout] = layout.split(",");
-  const aIndex = aLayout === "mk" ? `m * u.K + k` : `k * u.M + m`;
-  const bIndex = bLayout === "nk" ? `n * u.K + k` : `k * u.N + n`;
-  // Neighbouring invocations load neighbouring addresses.
-  const split = (alongK: boolean, size: number) =>
-    alongK
-      ? [`e % ${K_TILE}u`, `e / ${K_TILE}u`]
-      : [`e / ${size}u`, `e % ${size}u`];
-  const [ak, am] = split(aLayout === "mk", BM);
-  const [bk, bn] = split(bLayout === "nk", BN);
+  const [BM, BN] = [TM * wy, TN * wx];
+  const a = tileLoads("A", layout.startsWith("mk"), BM, wx * wy, "f32");
+  const b = tileLoads("B", layout.endsWith("nk"), BN, wx * wy, bType);
   return lines([
-    `var<workgroup> a_tile: array<f32, ${
-      K_TILE * (BM + 1)
-    }>; // [k, m], rows one longer against bank conflicts`,
-    `var<workgroup> b_tile: array<f32, ${K_TILE * (BN + 1)}>; // [k, n]`,
-    `fn load_a(m: u32, k: u32) -> f32 { if (m >= u.M || k >= u.K) { return 0.0; } return A[${aIndex}]; }`,
-    `fn load_b(n: u32, k: u32) -> f32 { if (n >= u.N || k >= u.K) { return 0.0; } let i = ${bIndex}; return ${
-      unpackOne(bType, "i")
-    }; }`,
+    ...a.declarations,
+    ...b.declarations,
     `@compute @workgroup_size(${wx}, ${wy})`,
     `fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_id) id: vec3<u32>,`,
     `  @builtin(local_invocation_index) lane: u32) {`,
     `let m0 = wg.y * ${BM}u; let n0 = wg.x * ${BN}u;`,
     ...range(TM * TN).map((i) => `var s${i} = 0.0;`),
     `for (var k0 = 0u; k0 < u.K; k0 += ${K_TILE}u) {`,
-    `for (var e = lane; e < ${K_TILE * BM}u; e += ${threads}u) {`,
-    `let kk = ${ak}; let mm = ${am}; a_tile[kk * ${
-      BM + 1
-    }u + mm] = load_a(m0 + mm, k0 + kk); }`,
-    `for (var e = lane; e < ${K_TILE * BN}u; e += ${threads}u) {`,
-    `let kk = ${bk}; let nn = ${bn}; b_tile[kk * ${
-      BN + 1
-    }u + nn] = load_b(n0 + nn, k0 + kk); }`,
+    a.load,
+    b.load,
     `workgroupBarrier();`,
     `for (var k = 0u; k < ${K_TILE}u; k++) {`,
     ...range(TM).map((i) =>
@@ -289,6 +269,38 @@ function workgroupBody(variant: MatmulVariant): string {
     ]),
     `}`,
   ]);
+}
+
+/** The tile of an operand in workgroup memory, `[k, m]` or `[k, n]`, and the loop that fills it from k0 on. */
+function tileLoads(
+  name: "A" | "B",
+  alongK: boolean,
+  size: number,
+  threads: number,
+  type: MatmulVariant["bType"],
+): { declarations: string[]; load: string } {
+  const [v, letter] = name === "A" ? ["a", "m"] : ["b", "n"];
+  const length = `u.${letter.toUpperCase()}`;
+  const stride = size + 1; // rows one longer against bank conflicts
+  const index = alongK ? `${letter} * u.K + k` : `k * ${length} + ${letter}`;
+  // Neighboring invocations load neighboring addresses.
+  const [k, other] = alongK
+    ? [`e % ${K_TILE}u`, `e / ${K_TILE}u`]
+    : [`e / ${size}u`, `e % ${size}u`];
+  const value = name === "A" ? "A[i]" : unpackOne(type, "i");
+  return {
+    declarations: [
+      `var<workgroup> ${v}_tile: array<f32, ${K_TILE * stride}>;`,
+      `fn load_${v}(${letter}: u32, k: u32) -> f32 {`,
+      `if (${letter} >= ${length} || k >= u.K) { return 0.0; }`,
+      `let i = ${index}; return ${value}; }`,
+    ],
+    load: lines([
+      `for (var e = lane; e < ${K_TILE * size}u; e += ${threads}u) {`,
+      `let kk = ${k}; let at = ${other};`,
+      `${v}_tile[kk * ${stride}u + at] = load_${v}(${letter}0 + at, k0 + kk); }`,
+    ]),
+  };
 }
 
 /**

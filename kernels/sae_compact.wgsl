@@ -31,6 +31,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n_wg: vec
   for (var i = begin; i < end; i++) { count += u32(fires(acts[row + i])); }
   counts[lane] = count;
   workgroupBarrier();
+  storageBarrier(); // all lanes have read the count before the last one replaces it
   var at = before;
   for (var other = 0u; other < lane; other++) { at += counts[other]; }
   if (lane == LANES - 1u) { lists[list] = at + count; }

@@ -40,7 +40,10 @@ export interface TrialOptions {
 /** Replies that are generated in one batch. */
 const BATCH = 160;
 
-/** Generates replies for every trial and question, and measures them. */
+/**
+ * Generates replies for every trial and question, and measures them.
+ * @throws The signal's reason, before the next batch.
+ */
 export async function runTrials(
   model: Olmo2,
   tokenizer: Tokenizer,
@@ -48,7 +51,7 @@ export async function runTrials(
   trials: readonly SteeringTrial[],
   options: TrialOptions,
 ): Promise<TrialResult[]> {
-  const { layer, questions } = options;
+  const { questions, sampling, signal } = options;
   const prompts = questions.map((content) => {
     const text = tokenizer.applyChatTemplate([{ role: "user", content }], {
       addGenerationPrompt: true,
@@ -57,56 +60,63 @@ export async function runTrials(
   });
   const results: TrialResult[] = [];
   const atOnce = Math.max(1, Math.floor(BATCH / questions.length));
-  for (
-    let start = 0;
-    start < trials.length && !options.signal?.aborted;
-    start += atOnce
-  ) {
+  for (let start = 0; start < trials.length; start += atOnce) {
+    signal?.throwIfAborted();
     const some = trials.slice(start, start + atOnce);
-    using steering = await SteeringBank.load(
-      model.gpu,
-      sae,
-      some.map(({ interventions }) => interventions),
-      { layer },
-    );
-    const requests = some.flatMap((_, steeringSet) =>
-      prompts.map((prompt, q) => ({
-        prompt,
-        steeringSet,
-        sampling: {
-          ...options.sampling,
-          seed: options.sampling.seed + 1000 * (start + steeringSet) + q,
-        },
-      }))
-    );
-    const replies = await generate(model, requests, {
-      maxNewTokens: options.maxNewTokens,
-      steering,
+    const { replies, nats } = await runBatch(model, sae, some, prompts, {
+      ...options,
+      sampling: { ...sampling, seed: sampling.seed + 1000 * start },
     });
-    const nats = await replyNats(
-      model,
-      requests.map(({ prompt }) => prompt),
-      replies,
-    );
     for (const [i, { concept }] of some.entries()) {
       const [first, last] = [i * questions.length, (i + 1) * questions.length];
-      const texts = replies.slice(first, last).map((ids) =>
-        tokenizer.decode(ids)
-      );
-      const hits = texts.filter((text) =>
-        mentionsConcept(text, concept)
-      ).length;
-      results.push({
-        conceptRate: hits / texts.length,
-        perplexity: Math.exp(
-          mean(nats.slice(first, last).flatMap((values) => [...values])),
-        ),
-        replies: texts,
-      });
+      results.push(resultOf(
+        concept,
+        replies.slice(first, last).map((ids) => tokenizer.decode(ids)),
+        nats.slice(first, last),
+      ));
     }
     options.onProgress?.(results.length);
   }
   return results;
+}
+
+/** Replies of some trials to all prompts, trial by trial, with the nats of their tokens. */
+async function runBatch(
+  model: Olmo2,
+  sae: SaeFile,
+  trials: readonly SteeringTrial[],
+  prompts: readonly (readonly number[])[],
+  { layer, maxNewTokens, sampling }: TrialOptions,
+): Promise<{ replies: number[][]; nats: Float32Array[] }> {
+  using steering = await SteeringBank.load(
+    model.gpu,
+    sae,
+    trials.map(({ interventions }) => interventions),
+    { layer },
+  );
+  const requests = trials.flatMap((_, steeringSet) =>
+    prompts.map((prompt, q) => ({
+      prompt,
+      steeringSet,
+      sampling: { ...sampling, seed: sampling.seed + 1000 * steeringSet + q },
+    }))
+  );
+  const replies = await generate(model, requests, { maxNewTokens, steering });
+  const asked = requests.map(({ prompt }) => prompt);
+  return { replies, nats: await replyNats(model, asked, replies) };
+}
+
+function resultOf(
+  concept: Concept,
+  replies: readonly string[],
+  nats: readonly Float32Array[],
+): TrialResult {
+  const hits = replies.filter((text) => mentionsConcept(text, concept));
+  return {
+    conceptRate: hits.length / replies.length,
+    perplexity: Math.exp(mean(nats.flatMap((values) => [...values]))),
+    replies,
+  };
 }
 
 /** Nats of each token of each reply after its prompt. */

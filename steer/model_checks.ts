@@ -11,21 +11,20 @@ import {
   shareDifferent,
 } from "../core/check.ts";
 import { checkJson } from "../core/check_json.ts";
-import { KvCache } from "../core/kv_cache.ts";
-import { Olmo2, Workspace } from "../core/olmo2.ts";
+import { Olmo2 } from "../core/olmo2.ts";
 import { type Olmo2Config, readModelConfig } from "../core/olmo2_config.ts";
 import { SaeFile } from "../core/sae_file.ts";
 import { openCheckpoint, type Safetensors } from "../core/safetensors.ts";
 import type { Folder } from "../core/source.ts";
-import { wholeSequences } from "../core/token_batch.ts";
 import { Tokenizer } from "../core/tokenizer.ts";
-import type { Gpu, Tensor } from "../gpu/mod.ts";
+import type { Gpu } from "../gpu/mod.ts";
 import { generate, GREEDY } from "./generate.ts";
 import {
   type Intervention,
   type SteerEncoding,
   SteeringBank,
 } from "./interventions.ts";
+import { streams } from "./streams.ts";
 
 /** Largest relative error of a forward pass in f32. */
 const LIMIT = 1e-5;
@@ -66,6 +65,7 @@ export interface ModelReport {
  *
  * A checkpoint of 16-bit weights is tried with both precisions of the rotary frequencies,
  * and the report says which one the reference has; the limits are the same.
+ * @throws {TypeError} If the file is of a model of other sizes.
  * @throws {Error} If the model's files are damaged, or the file holds nothing to compare.
  */
 export async function checkModel(
@@ -80,6 +80,7 @@ export async function checkModel(
     `expected.json beside ${expected.source.name}`,
   );
   const config = await readModelConfig(model);
+  checkExpectedFits(expected, model, config);
   const checkpoint = await openCheckpoint(model);
   const isNarrow = checkpoint.info("model.embed_tokens.weight").dtype !== "F32";
   let first: ModelReport | undefined;
@@ -91,6 +92,29 @@ export async function checkModel(
     first ??= report;
   }
   return first!;
+}
+
+/** Throws where the streams or logits of an expected file are not as wide as the model's. */
+function checkExpectedFits(
+  expected: Safetensors,
+  model: Folder,
+  { vocab_size, d_model }: Olmo2Config,
+): void {
+  const widths: [RegExp, number][] = [
+    [/^(?:.*\.)?logits(?:_last)?$/, vocab_size],
+    [/^(?:.*\.)?resid_post\.\d+$/, d_model],
+  ];
+  const { tensors } = expected;
+  if (!tensors.has("input_ids") && !tensors.has("0.ids")) return;
+  for (const { name, shape } of tensors.values()) {
+    const [, width] = widths.find(([pattern]) => pattern.test(name)) ?? [];
+    if (width === undefined || shape.at(-1) === width) continue;
+    throw new TypeError(
+      `Cannot verify model "${model.name}" against "${expected.source.name}": expected tensor "${name}" to be ${width} wide: got [${
+        shape.join(", ")
+      }]: give the model that it was computed with`,
+    );
+  }
 }
 
 /** One model against one expected file. */
@@ -144,6 +168,7 @@ class Comparison {
     const sequences = [...rows].map((places) => places.map((i) => ids[i]!));
     const got = await streams(this.#model, sequences, steering?.bank);
     const compare = async (name: string, values: Float32Array) => {
+      if (!this.#expected.tensors.has(name)) return;
       const width = values.length / kept.length;
       const want = await this.#expected.floats(name);
       const unmasked = new Float32Array(values.length);
@@ -160,9 +185,7 @@ class Comparison {
     for (const [l, values] of got.resid_post.entries()) {
       await compare(`resid_post.${l}`, values);
     }
-    if (this.#expected.tensors.has("half_depth_hidden_states_last")) {
-      await compare("half_depth_hidden_states_last", got.halfDepth);
-    }
+    await compare("half_depth_hidden_states_last", got.halfDepth);
   }
 
   async #greedy(prefix: string, bank: SteeringBank | undefined): Promise<void> {
@@ -246,122 +269,44 @@ class Comparison {
         checkOf(`ids of ${JSON.stringify(text)}`, different, 0),
       );
     }
-    for (
-      const [i, { chat, text, greedy_text }] of (this.#json.cases ?? [])
-        .entries()
-    ) {
-      const prompt = tokenizer.applyChatTemplate(chat, {
-        addGenerationPrompt: true,
-      });
-      const ids = tokenizer.encode(prompt, { addSpecial: false });
-      const wantIds = [...await this.#expected.ints(`${i}.ids`)];
-      this.#checks.push(checkOf(`${i}.text`, prompt === text ? 0 : 1, 0));
-      this.#checks.push(
-        checkOf(
-          `${i}.ids, tokens that differ`,
-          shareDifferent(ids, wantIds),
-          0,
-        ),
-      );
-      const got = await streams(this.#model, [wantIds]);
-      for (const [l, values] of got.resid_post.entries()) {
-        const want = await this.#expected.floats(`${i}.resid_post.${l}`);
-        this.#checks.push(
-          checkOf(`${i}.resid_post.${l}`, relativeError(values, want), LIMIT),
-        );
-      }
-      const last = got.logits.subarray(-this.#config.vocab_size);
-      const wantLast = await this.#expected.floats(`${i}.logits_last`);
-      this.#checks.push(
-        checkOf(`${i}.logits_last`, relativeError(last, wantLast), LIMIT),
-      );
-      const want = [...await this.#expected.ints(`${i}.greedy`)];
-      const [reply] = await generate(this.#model, [{
-        prompt: wantIds,
-        sampling: GREEDY,
-      }], {
-        maxNewTokens: want.length - wantIds.length,
-      });
-      const ended = want.filter((id, at) =>
-        at < wantIds.length || !this.#config.eos_token_ids.includes(id)
-      );
-      this.#checks.push(
-        checkOf(
-          `${i}.greedy, tokens that differ`,
-          shareDifferent([...wantIds, ...reply!], ended),
-          0,
-        ),
-      );
-      this.#checks.push(
-        checkOf(
-          `${i}.greedy_text`,
-          tokenizer.decode(reply!) === greedy_text ? 0 : 1,
-          0,
-        ),
-      );
+    for (const [i, chat] of (this.#json.cases ?? []).entries()) {
+      await this.#chat(tokenizer, i, chat);
     }
   }
-}
 
-/** Everything a pass over whole sequences computes, tokens one after the other. */
-interface Streams {
-  readonly logits: Float32Array; // [T, vocab]
-  readonly resid_post: readonly Float32Array[]; // per block, [T, d_model]
-  readonly halfDepth: Float32Array; // [T, d_model]: final norm of resid_post[n_layers/2 - 1]
-}
-
-async function streams(
-  model: Olmo2,
-  sequences: readonly (readonly number[])[],
-  bank?: SteeringBank,
-): Promise<Streams> {
-  const { gpu, config } = model;
-  const batch = wholeSequences(config, sequences);
-  const T = batch.ids.length;
-  using owned = new DisposableStack();
-  const f32 = (label: string, width: number): Tensor =>
-    owned.use(gpu.tensor(label, "f32", [T, width]));
-  const work = owned.use(new Workspace(gpu, config, T));
-  const cache = owned.use(
-    new KvCache(gpu, config, {
-      nSlots: T,
-      nLayers: model.nLayers,
-      isShared: true,
-    }),
-  );
-  const captured = Array.from(
-    { length: model.nLayers },
-    (_, l) => f32(`resid_post[${l}]`, config.d_model),
-  );
-  const [halfDepth, normed] = [
-    f32("half_depth", config.d_model),
-    f32("final_norm", config.d_model),
-  ];
-  const logits = f32("logits", config.vocab_size);
-  const [begin, end] = bank?.range(0) ?? [0, 0];
-  const ranges = owned.use(gpu.tensor("steered.ranges", "u32", [T, 2]));
-  ranges.write(
-    Uint32Array.from({ length: 2 * T }, (_, i) => i % 2 === 0 ? begin : end),
-  );
-  work.load(batch);
-  gpu.record("verify", (rec) => {
-    const resid = model.forward(rec, work, cache, {
-      hook: (rec, l, resid) => {
-        if (bank?.layer === l) bank.run(rec, resid, ranges);
-        rec.copy(resid, captured[l]!);
-      },
+  async #chat(
+    tokenizer: Tokenizer,
+    i: number,
+    { chat, text, greedy_text }: NonNullable<Expected["cases"]>[number],
+  ): Promise<void> {
+    const add = (name: string, error: number, limit = 0) => {
+      this.#checks.push(checkOf(`${i}.${name}`, error, limit));
+    };
+    const prompt = tokenizer.applyChatTemplate(chat, {
+      addGenerationPrompt: true,
     });
-    model.finalNorm(
-      rec,
-      captured[Math.max(0, Math.floor(config.n_layers / 2) - 1)]!,
-      halfDepth,
+    const ids = tokenizer.encode(prompt, { addSpecial: false });
+    const wantIds = [...await this.#expected.ints(`${i}.ids`)];
+    add("text", prompt === text ? 0 : 1);
+    add("ids, tokens that differ", shareDifferent(ids, wantIds));
+    const got = await streams(this.#model, [wantIds]);
+    for (const [l, values] of got.resid_post.entries()) {
+      const want = await this.#expected.floats(`${i}.resid_post.${l}`);
+      add(`resid_post.${l}`, relativeError(values, want), LIMIT);
+    }
+    const last = got.logits.subarray(-this.#config.vocab_size);
+    const wantLast = await this.#expected.floats(`${i}.logits_last`);
+    add("logits_last", relativeError(last, wantLast), LIMIT);
+    const want = [...await this.#expected.ints(`${i}.greedy`)];
+    const request = { prompt: wantIds, sampling: GREEDY };
+    const [reply] = await generate(this.#model, [request], {
+      maxNewTokens: want.length - wantIds.length,
+    });
+    const ended = want.filter((id, at) =>
+      at < wantIds.length || !this.#config.eos_token_ids.includes(id)
     );
-    model.finalNorm(rec, resid, normed);
-    model.logits(rec, normed, logits);
-  });
-  return {
-    logits: await gpu.read(logits),
-    resid_post: await Promise.all(captured.map((tensor) => gpu.read(tensor))),
-    halfDepth: await gpu.read(halfDepth),
-  };
+    const whole = [...wantIds, ...reply!];
+    add("greedy, tokens that differ", shareDifferent(whole, ended));
+    add("greedy_text", tokenizer.decode(reply!) === greedy_text ? 0 : 1);
+  }
 }

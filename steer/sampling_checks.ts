@@ -2,6 +2,7 @@ import { type Check, checkOf } from "../core/check.ts";
 import type { Safetensors } from "../core/safetensors.ts";
 import type { Gpu } from "../gpu/mod.ts";
 import { sampleFilter } from "../kernels/sample_filter.ts";
+import { samplingSettings } from "./generate_request.ts";
 
 /** Largest difference of a probability. */
 const LIMIT = 1e-6;
@@ -9,6 +10,7 @@ const LIMIT = 1e-6;
 /**
  * Compares sampling probabilities with a file that holds `logits` and, for settings
  * of temperature, top-p and top-k, `probs.t0.7.p0.9.k0` as Hugging Face computes them.
+ * @throws {Error} If the file holds nothing to compare.
  */
 export async function checkSampling(
   gpu: Gpu,
@@ -31,13 +33,8 @@ export async function checkSampling(
       number,
       number,
     ];
-    const values = new DataView(new ArrayBuffer(16 * R));
-    for (let row = 0; row < R; row++) {
-      values.setFloat32(16 * row, temperature, true);
-      values.setFloat32(16 * row + 4, topP, true);
-      values.setUint32(16 * row + 8, topK, true);
-    }
-    settings.write(values);
+    const sampling = { temperature, topP, topK, seed: 0 };
+    settings.write(samplingSettings(Array(R).fill(sampling)));
     probs.write(new Float32Array(R * vocab).fill(NaN));
     gpu.record(
       "sampling",
@@ -51,5 +48,8 @@ export async function checkSampling(
     }, 0);
     checks.push(checkOf(`${name}, largest difference`, worst, LIMIT));
   }
-  return checks;
+  if (checks.length > 0) return checks;
+  throw new Error(
+    `Cannot verify sampling against "${expected.source.name}": expected tensors such as probs.t0.7.p0.9.k0: got none`,
+  );
 }

@@ -17,8 +17,9 @@ import { matmul, type MatmulLayout } from "../kernels/matmul.ts";
 import { generate } from "../steer/generate.ts";
 import { initSae } from "../train/init.ts";
 import { SaeTrainer } from "../train/trainer.ts";
-import { GPU_FLAGS, MODEL_FLAG, openModel, runTask, SEED_FLAG } from "./cli.ts";
+import { GPU_FLAGS, MODEL_FLAG, runTask, SEED_FLAG } from "./cli.ts";
 import { formatRate, formatTable } from "./format.ts";
+import { openModelForIds } from "./steering.ts";
 
 /** One measured rate. */
 interface Rate {
@@ -118,13 +119,14 @@ async function benchModel(gpu: Gpu, model: Olmo2, rng: Rng): Promise<Rate[]> {
     rate: 1000 * T / ms,
     unit: "tokens/s",
   }];
+  const nPrompt = Math.max(1, Math.min(16, length >> 1));
+  const maxNewTokens = Math.min(64, config.context_length - nPrompt);
   for (const rows of [1, 32]) {
-    const prompts = Array.from({ length: rows }, () => ids(16));
+    const prompts = Array.from({ length: rows }, () => ids(nPrompt));
     const requests = prompts.map((prompt, i) => ({
       prompt,
       sampling: { temperature: 1, topK: 0, topP: 0.9, seed: i },
     }));
-    const maxNewTokens = 64;
     const run = () => generate(model, requests, { maxNewTokens, stopIds: [] });
     await run();
     const start = performance.now();
@@ -193,7 +195,7 @@ if (import.meta.main) {
       ...GPU_FLAGS,
     },
   }, async (config, context) => {
-    const folder = await openModel(config.model);
+    const folder = await openModelForIds(config.model);
     const gpu = await context.openGpu(config.gpu);
     const rng = new Rng(config.seed);
     using model = await Olmo2.load(gpu, folder.checkpoint, folder.config);

@@ -10,6 +10,7 @@ import { generate } from "../steer/generate.ts";
 import type { Intervention } from "../steer/interventions.ts";
 import { fitConversation } from "./conversation.ts";
 import {
+  checkReplyLength,
   loadModel,
   samplingOf,
   Steering,
@@ -73,11 +74,7 @@ export class ChatSession implements Disposable {
     context: TaskContext,
   ): Promise<ChatSession> {
     const { context_length } = folder.config;
-    if (flags.max_tokens >= context_length) {
-      throw new RangeError(
-        `Cannot chat: expected --max-tokens below the model's context of ${context_length}: got ${flags.max_tokens}`,
-      );
-    }
+    checkReplyLength(flags, folder);
     const isSteered = flags.steer.length > 0 || flags.sae !== undefined;
     const steering = isSteered ? await Steering.open(flags, folder) : undefined;
     const interventions = flags.steer.map((text) => steering!.parse(text));

@@ -38,6 +38,7 @@ import {
 } from "./cli.ts";
 import { formatBytes, formatCount, formatRate } from "./format.ts";
 import { modelBytes, passBytes } from "./memory.ts";
+import { checkText, type TextUse } from "./text_check.ts";
 
 const FLAGS = {
   ...MODEL_FLAG,
@@ -114,7 +115,7 @@ export async function collectTask(
       textColumn: flags.text_column,
     });
   // Before anything is written: a text that cannot be read, a GPU that is not there.
-  for await (const _ of documents()) break;
+  await checkText(documents(), textUse(plan.config), context);
   const gpu = await context.openGpu(flags.gpu);
   const { hookPoint, config } = plan;
   const maxTokens = Math.max(config.tokensPerPass, config.contextLength);
@@ -152,6 +153,13 @@ export async function collectTask(
   });
   bar.end();
   report(collected, out);
+}
+
+/** Documents that may be read: each has a vector at least, but for those shorter than `skipFirst`. */
+function textUse(
+  { text, maxDocuments = Infinity, maxVectors = Infinity }: CollectConfig,
+): TextUse {
+  return { text, nDocuments: Math.min(maxDocuments, maxVectors) };
 }
 
 function report(manifest: ResidualManifest, out: string): void {

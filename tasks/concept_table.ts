@@ -26,6 +26,7 @@ import {
 } from "../steer/concept_steering.ts";
 import type { Intervention } from "../steer/interventions.ts";
 import type { TaskContext } from "./cli.ts";
+import type { Progress } from "./progress.ts";
 import type { ReportConcept, ReportSample } from "./quickstart_report.ts";
 
 /** A model with an SAE, on the GPU and as files. */
@@ -109,29 +110,7 @@ export async function steerConcepts(
     unit: "trials",
     total: nTrials,
   });
-  let nBefore = 0;
-  const run = async (
-    trials: readonly SteeringTrial[],
-    questions: readonly string[],
-  ): Promise<TrialResult[]> => {
-    const results = await runTrials(
-      steered.model,
-      steered.folder.tokenizer,
-      steered.saeFile,
-      trials,
-      {
-        layer: hookPlace(steered.hookPoint).layer,
-        questions,
-        maxNewTokens: MAX_NEW_TOKENS,
-        sampling: { ...SAMPLING, seed },
-        onProgress: (n) => bar.update(nBefore + n),
-        signal: context.signal,
-      },
-    );
-    context.signal.throwIfAborted();
-    nBefore += trials.length;
-    return results;
-  };
+  const run = trialRunner(steered, seed, bar, context.signal);
   const choosing = NEUTRAL_QUESTIONS.slice(0, nQuestions);
   const measuring = NEUTRAL_QUESTIONS.slice(nQuestions, 2 * nQuestions);
   const anyConcept = scores[0]!.concept;
@@ -146,17 +125,7 @@ export async function steerConcepts(
     ),
     choosing,
   );
-  const strengths = scores.map((_, i) => {
-    const results = tried.slice(
-      i * STRENGTHS.length,
-      (i + 1) * STRENGTHS.length,
-    );
-    const options = results.map((result, s) => ({
-      strength: STRENGTHS[s]!,
-      ...result,
-    }));
-    return chooseStrength(options, MOST_SURPRISE * perplexity).strength;
-  });
+  const strengths = chooseStrengths(tried, MOST_SURPRISE * perplexity);
   const measured = await run(
     scores.map(({ concept, feature }, i) =>
       trialOf(concept, [clamp(feature, strengths[i]!)])
@@ -174,12 +143,58 @@ export async function steerConcepts(
   }));
   return {
     unsteered: {
-      rate: mean(unsteered.map((result) => result.conceptRate)),
+      rate: mentionRate(
+        unsteered.flatMap(({ replies }) => replies),
+        scores,
+      ),
       perplexity,
     },
     concepts,
     samples: samplesOf(measuring.slice(0, 3), scores, unsteered, measured),
   };
+}
+
+type RunTrials = (
+  trials: readonly SteeringTrial[],
+  questions: readonly string[],
+) => Promise<TrialResult[]>;
+
+/** Runs trials one lot after the other; the bar counts them all. */
+function trialRunner(
+  { model, folder, saeFile, hookPoint }: SteeredModel,
+  seed: number,
+  bar: Progress,
+  signal: AbortSignal,
+): RunTrials {
+  let nBefore = 0;
+  return async (trials, questions) => {
+    const results = await runTrials(model, folder.tokenizer, saeFile, trials, {
+      layer: hookPlace(hookPoint).layer,
+      questions,
+      maxNewTokens: MAX_NEW_TOKENS,
+      sampling: { ...SAMPLING, seed },
+      onProgress: (n) => bar.update(nBefore + n),
+      signal,
+    });
+    nBefore += trials.length;
+    return results;
+  };
+}
+
+/** The strength of each concept, from its trials of all {@link STRENGTHS} in a row. */
+function chooseStrengths(
+  tried: readonly TrialResult[],
+  maxPerplexity: number,
+): number[] {
+  const n = STRENGTHS.length;
+  return Array.from({ length: tried.length / n }, (_, i) => {
+    const results = tried.slice(i * n, (i + 1) * n);
+    const options = results.map((result, s) => ({
+      strength: STRENGTHS[s]!,
+      ...result,
+    }));
+    return chooseStrength(options, maxPerplexity).strength;
+  });
 }
 
 /** Mean over concepts of the share of replies that mention each. */

@@ -3,7 +3,6 @@
  * @module
  */
 // deno-lint-ignore-file no-console
-import { bf16ToF32 } from "../core/dtype.ts";
 import { directory } from "../core/files.ts";
 import type { ConfigOf, FlagTable } from "../core/flags.ts";
 import { hookPlace, type HookPoint } from "../core/hook_point.ts";
@@ -19,9 +18,10 @@ import { tokenizeDocuments } from "../core/tokenized_text.ts";
 import type { Gpu } from "../gpu/mod.ts";
 import type { ConceptScore } from "../steer/concept_f1.ts";
 import { findConceptFeatures } from "../steer/concept_features.ts";
-import { evaluateResiduals, type SaeEvaluation } from "../train/evaluate.ts";
+import { evaluateResiduals } from "../train/evaluate.ts";
 import { type LossRecovered, lossRecovered } from "../train/loss_recovered.ts";
 import { ResidualReader } from "../train/residual_reader.ts";
+import { RowSums } from "../train/row_sums.ts";
 import {
   ANY_MODEL_FLAG,
   GPU_FLAGS,
@@ -35,7 +35,8 @@ import {
   type TaskSpec,
   userPath,
 } from "./cli.ts";
-import { formatCount, formatTable } from "./format.ts";
+import { describeEvaluation, type EvalReport } from "./eval_report.ts";
+import { formatCount } from "./format.ts";
 import { modelBytes, passBytes } from "./memory.ts";
 
 const FLAGS = {
@@ -92,18 +93,6 @@ const FLAGS = {
 
 type Flags = ConfigOf<typeof FLAGS>;
 
-/** What the table and the JSON say. */
-export interface EvalReport {
-  readonly sae: string;
-  readonly hookPoint: HookPoint;
-  readonly d_sae: number;
-  readonly vectors: Omit<SaeEvaluation, "density" | "featureMax">;
-  /** null where it was not asked for, or an SAE of `final_norm@l` cannot take the stream's place. */
-  readonly loss: LossRecovered | null;
-  /** The feature that tells each concept best from the rest; null where it was not asked for. */
-  readonly concepts: readonly ConceptScore[] | null;
-}
-
 async function evaluate(
   flags: Flags,
   context: TaskContext,
@@ -130,7 +119,7 @@ async function evaluate(
   const gpu = await context.openGpu(flags.gpu);
   context.plan(memoryPlan(model, file, flags.pass_tokens));
   using sae = await Sae.load(gpu, file);
-  const sums = new MeanVector(file.d_model);
+  const sums = new RowSums(file.d_model);
   using bar = context.progress({ label: "eval", unit: "vectors" });
   const rows = folder
     ? folderRows(folder, flags.last ?? folder.manifest.n_tokens)
@@ -241,29 +230,6 @@ async function* tapped<T>(
   }
 }
 
-/** Mean of vectors in float64. */
-class MeanVector {
-  n = 0;
-  readonly #sum: Float64Array;
-
-  constructor(d_model: number) {
-    this.#sum = new Float64Array(d_model);
-  }
-
-  add(rows: Uint16Array): void {
-    const d_model = this.#sum.length;
-    const values = bf16ToF32(rows);
-    for (let i = 0; i < values.length; i++) {
-      this.#sum[i % d_model]! += values[i]!;
-    }
-    this.n += values.length / d_model;
-  }
-
-  mean(): Float64Array {
-    return this.#sum.map((sum) => sum / this.n);
-  }
-}
-
 interface LossInputs {
   readonly gpu: Gpu;
   readonly model: ModelFolder;
@@ -347,60 +313,6 @@ function memoryPlan(
   ];
 }
 
-function describe(
-  { sae, hookPoint, d_sae, vectors, loss, concepts }: EvalReport,
-): string {
-  const { nTokens, fvu, L0, deadShare, mse } = vectors;
-  const on = `${formatCount(nTokens)} vectors`;
-  const rows = [
-    ["FVU", fvu.toFixed(4), `variance unexplained, against the mean of ${on}`],
-    ["mse", mse.toPrecision(4), "squared error of a vector, in raw units"],
-    ["L0", L0.toFixed(2), `features that fire on a token, mean of ${on}`],
-    [
-      "dead",
-      `${(100 * deadShare).toFixed(2)} %`,
-      `of ${formatCount(d_sae)} features fire on none of ${on}`,
-    ],
-  ];
-  if (loss) {
-    const nats = (value: number): string => value.toFixed(4);
-    const predicted = `nats a token, ${formatCount(loss.nTokens)} tokens`;
-    rows.push(
-      ["cross-entropy", nats(loss.ceModel), `of the model: ${predicted}`],
-      ["with the SAE", nats(loss.ceSae), "its reconstruction in the stream"],
-      ["with zeros", nats(loss.ceZero), "in place of the stream"],
-      ["with the mean", nats(loss.ceMean), "in place of the stream"],
-      [
-        "recovered",
-        loss.recoveredFromZero.toFixed(4),
-        "of what zeros lose; 1 is all",
-      ],
-      [
-        "recovered",
-        loss.recoveredFromMean.toFixed(4),
-        "of what the mean loses; 1 is all",
-      ],
-    );
-  }
-  const table = formatTable(["measure", "value", "meaning"], rows);
-  const parts = [`${sae} at ${hookPoint}`, table];
-  if (concepts) {
-    const sum = concepts.reduce((sum, { f1 }) => sum + f1, 0);
-    const scores = concepts.map(({ concept, feature, f1 }) => [
-      concept,
-      String(feature),
-      f1.toFixed(3),
-    ]);
-    parts.push(
-      formatTable(["concept", "feature", "F1"], [
-        ...scores,
-        ["mean", "", (sum / concepts.length).toFixed(4)],
-      ]),
-    );
-  }
-  return parts.join("\n\n");
-}
-
 /** The task, for the command line and for tasks that have it as a stage. */
 export const EVAL: TaskSpec<typeof FLAGS> = {
   name: "eval",
@@ -416,7 +328,7 @@ export async function evalTask(
 ): Promise<EvalReport> {
   const report = await evaluate(flags, context);
   console.log(
-    flags.json ? JSON.stringify(report, null, 2) : describe(report),
+    flags.json ? JSON.stringify(report, null, 2) : describeEvaluation(report),
   );
   return report;
 }

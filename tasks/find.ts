@@ -24,6 +24,7 @@ import {
   type FeatureStyle,
 } from "./find_report.ts";
 import { Finder, FINDER_FLAGS } from "./finder.ts";
+import { checkText } from "./text_check.ts";
 
 const FLAGS = {
   words: {
@@ -141,6 +142,7 @@ async function writeIndex(
   finder: Finder,
   out: string,
   flags: Flags,
+  context: TaskContext,
 ): Promise<void> {
   const { text, documents = Infinity, limit } = flags;
   if (documents === Infinity && /^storybook:\d+$/.test(text)) {
@@ -149,7 +151,8 @@ async function writeIndex(
     );
   }
   // Before anything is written: a text that cannot be read, a GPU that is not there.
-  for await (const _ of finder.documents(1)) break;
+  const use = { text, nDocuments: documents };
+  await checkText(finder.documents(documents), use, context);
   await finder.reader();
   const folder = userPath(out);
   const id: Manifest = {
@@ -182,7 +185,7 @@ async function find(flags: Flags, context: TaskContext): Promise<void> {
   if (mode === "search") await search(finder, flags);
   else if (mode === "feature") {
     await showFeature(finder, flags.feature!, flags);
-  } else await writeIndex(finder, flags.out!, flags);
+  } else await writeIndex(finder, flags.out!, flags, context);
 }
 
 if (import.meta.main) {

@@ -22,7 +22,7 @@ export interface FeatureStyle {
 }
 
 /** A share as people read it: 2.1 %, 0.004 %. */
-export function formatShare(share: number): string {
+function formatShare(share: number): string {
   const percent = 100 * share;
   if (percent === 0) return "0 %";
   return `${percent >= 9.95 ? percent.toFixed(0) : percent.toPrecision(2)} %`;

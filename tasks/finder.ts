@@ -142,6 +142,12 @@ export class Finder {
     const sae = await openSae(flags.sae, flags.layer);
     const model = await openModel(flags.model);
     const hookPoint = checkSaeFits(sae, model, { anyModel: flags.any_model });
+    const { context_length } = model.config;
+    if (flags.context !== undefined && flags.context > context_length) {
+      throw new RangeError(
+        `Cannot find with --context ${flags.context}: the context of model "${model.name}" is ${context_length} tokens: shorten it`,
+      );
+    }
     const labels = await readLabels(directory(sae.name), sae.d_sae);
     const fingerprints = {
       modelFingerprint: model.fingerprint,

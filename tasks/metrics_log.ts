@@ -3,6 +3,8 @@
  * @module
  */
 import { existsSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
+import { fileError } from "../core/files.ts";
 import type { TrainMetrics } from "../train/train.ts";
 
 /** The file of a run, which it goes on with when it is resumed. */
@@ -18,12 +20,17 @@ export class MetricsLog implements Disposable {
   /**
    * Appends a line. The first one drops those of its step and later, which a run
    * wrote after the checkpoint that it goes on from, and a last line that was cut off.
+   * @throws {Error} If it cannot be written, as on a full disk.
    */
   add(metrics: TrainMetrics): void {
-    this.#file ??= this.#open(metrics.step);
     const line = new TextEncoder().encode(`${JSON.stringify(metrics)}\n`);
-    for (let written = 0; written < line.length;) {
-      written += this.#file.writeSync(line.subarray(written));
+    try {
+      this.#file ??= this.#open(metrics.step);
+      for (let written = 0; written < line.length;) {
+        written += this.#file.writeSync(line.subarray(written));
+      }
+    } catch (cause) {
+      throw fileError("write", this.#path, cause);
     }
   }
 
@@ -32,10 +39,10 @@ export class MetricsLog implements Disposable {
       ? Deno.readTextFileSync(this.#path).split("\n").slice(0, -1)
       : [];
     const kept = earlier.filter((line) => stepOf(line) < firstStep);
-    Deno.writeTextFileSync(
-      this.#path,
-      kept.map((line) => `${line}\n`).join(""),
-    );
+    const temporary = join(dirname(this.#path), `.${basename(this.#path)}.tmp`);
+    const text = kept.map((line) => `${line}\n`).join("");
+    Deno.writeTextFileSync(temporary, text);
+    Deno.renameSync(temporary, this.#path);
     return Deno.openSync(this.#path, { append: true });
   }
 

@@ -37,7 +37,7 @@ const BAR_WIDTH = 20;
 const CLEAR = "\r\x1b[K";
 
 /** Standard error of this process. */
-export const STANDARD_ERROR: ProgressOutput = {
+const STANDARD_ERROR: ProgressOutput = {
   isTerminal: Deno.stderr.isTerminal(),
   columns: () => Deno.consoleSize().columns,
   write(text): void {

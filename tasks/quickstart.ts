@@ -3,6 +3,7 @@
  * @module
  */
 // deno-lint-ignore-file no-console
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import {
   claimOutputFolder,
@@ -15,6 +16,7 @@ import type { ConfigOf, FlagTable } from "../core/flags.ts";
 import { Olmo2 } from "../core/olmo2.ts";
 import { Sae } from "../core/sae.ts";
 import { SaeFile } from "../core/sae_file.ts";
+import { readJson } from "../core/source.ts";
 import { checkSaeFits } from "../core/sae_fit.ts";
 import type { Gpu } from "../gpu/mod.ts";
 import { conceptLabels, writeLabels } from "../steer/labels.ts";
@@ -35,7 +37,8 @@ import {
   steerConcepts,
   type SteeredModel,
 } from "./concept_table.ts";
-import { EVAL, type EvalReport, evalTask } from "./eval.ts";
+import { EVAL, evalTask } from "./eval.ts";
+import type { EvalReport } from "./eval_report.ts";
 import { formatDuration, formatTable } from "./format.ts";
 import {
   evaluationRows,
@@ -65,7 +68,8 @@ const FLAGS = {
     type: "string",
     help: "folder to write; out/quickstart of this repo without it",
   },
-  seed: { ...SEED_FLAG.seed, default: 101 },
+  // Stages take seeds of their own, up to a few hundred thousand above it.
+  seed: { ...SEED_FLAG.seed, default: 101, max: 2 ** 31 },
   ...GPU_FLAGS,
 } as const satisfies FlagTable;
 
@@ -99,7 +103,11 @@ async function quickstart(flags: Flags, context: TaskContext): Promise<void> {
   const { out: _, gpu: wanted, ...settings } = flags;
   const gpu = await context.openGpu(wanted);
   const id = await fingerprint(settings);
-  await claimOutputFolder(out, "quickstart", id);
+  const before = await claimOutputFolder(out, "quickstart", id);
+  if (before?.["done"] === true) {
+    context.note("complete already");
+    return await printAgain(out);
+  }
   const watch = new Stopwatch();
   const evaluation = await textToSae(out, flags, context, watch);
   using owned = new DisposableStack();
@@ -137,9 +145,32 @@ async function quickstart(flags: Flags, context: TaskContext): Promise<void> {
   );
   await writeAtomic(join(out, "report.html"), reportPage(report));
   await writeManifest(out, { kind: "quickstart", fingerprint: id, done: true });
-  printConcepts(table);
+  printResult(report, out);
+}
+
+/** Prints what a complete run found. */
+async function printAgain(out: string): Promise<void> {
+  const source = await directory(out).open("report.json");
+  // Written by this task, whole, before the manifest said that it is complete.
+  const report = await readJson(source) as QuickstartReport;
+  const { evaluation } = report;
   console.log(
-    `\n${formatDuration(1000 * watch.seconds)} in all; the report: ${
+    formatTable(
+      ["measure", "value", "meaning"],
+      evaluation.map(({ measure, value, meaning }) => [
+        measure,
+        value,
+        meaning,
+      ]),
+    ),
+  );
+  printResult(report, out);
+}
+
+function printResult(report: QuickstartReport, out: string): void {
+  printConcepts(report);
+  console.log(
+    `\n${formatDuration(1000 * report.seconds)} in all; the report: ${
       join(out, "report.html")
     }`,
   );
@@ -153,60 +184,42 @@ async function textToSae(
   context: TaskContext,
   watch: Stopwatch,
 ): Promise<EvalReport> {
-  const gpu = flags.gpu === undefined ? [] : ["--gpu", flags.gpu];
-  const [corpus, residuals, sae] = ["corpus.jsonl", "residuals", "sae"].map((
-    name,
-  ) => join(out, name)) as [
-    string,
-    string,
-    string,
+  const { documents, seed, steps, gpu } = flags;
+  const [corpus, residuals, sae] = [
+    join(out, "corpus.jsonl"),
+    join(out, "residuals"),
+    join(out, "sae"),
   ];
-  const corpusArgs = [
-    "--docs",
-    `${flags.documents}`,
-    "--seed",
-    `${flags.seed}`,
-    "--out",
-    corpus,
-  ];
-  await watch.time(
-    "storybook",
-    () => runStage(STORYBOOK, storybookTask, corpusArgs, context),
-  );
-  const collectArgs = ["--text", corpus, "--out", residuals, ...gpu];
+  if (!existsSync(corpus)) { // else a run that was stopped wrote it, whole
+    const write = argv({ docs: documents, seed, out: corpus });
+    await watch.time(
+      "storybook",
+      () => runStage(STORYBOOK, storybookTask, write, context),
+    );
+  }
+  const collect = argv({ text: corpus, out: residuals, gpu });
   await watch.time(
     "collect",
-    () => runStage(COLLECT, collectTask, collectArgs, context),
+    () => runStage(COLLECT, collectTask, collect, context),
   );
   // Small batches and a high rate: most of what the full recipe reaches, in a third of its time.
-  const recipe = [
-    "--batch",
-    "256",
-    "--lr",
-    "0.002",
-    "--steps",
-    `${flags.steps}`,
-  ];
-  const trainArgs = ["--residuals", residuals, ...recipe, "--out", sae, ...gpu];
-  await watch.time(
-    "train",
-    () => runStage(TRAIN, trainTask, trainArgs, context),
-  );
-  const text = `storybook:${flags.seed + 2}:${LOSS_DOCUMENTS}`;
-  const evalArgs = [
-    "--sae",
-    sae,
-    "--residuals",
-    residuals,
-    "--last",
-    "8192",
-    "--text",
-    text,
-    ...gpu,
-  ];
+  const recipe = { batch: 256, lr: 0.002, steps };
+  const train = argv({ residuals, ...recipe, out: sae, gpu });
+  await watch.time("train", () => runStage(TRAIN, trainTask, train, context));
+  const text = `storybook:${seed + 2}:${LOSS_DOCUMENTS}`;
+  const evaluate = argv({ sae, residuals, last: 8192, text, gpu });
   return await watch.time(
     "eval",
-    () => runStage(EVAL, evalTask, evalArgs, context),
+    () => runStage(EVAL, evalTask, evaluate, context),
+  );
+}
+
+/** Flags as they are typed; undefined ones are left out. */
+function argv(
+  flags: Readonly<Record<string, string | number | undefined>>,
+): string[] {
+  return Object.entries(flags).flatMap(([name, value]) =>
+    value === undefined ? [] : [`--${name}`, `${value}`]
   );
 }
 

@@ -2,7 +2,7 @@
  * The quickstart's results as a page that opens without a network.
  * @module
  */
-import type { EvalReport } from "./eval.ts";
+import type { EvalReport } from "./eval_report.ts";
 import { curve, histogram } from "./plots.ts";
 
 /** A step of training, as it is plotted. */
@@ -120,81 +120,78 @@ export function evaluationRows(
 
 /** The page. */
 export function reportPage(report: QuickstartReport): string {
-  const step = { xLabel: "step" };
-  const curves = [
-    curve(report.steps.map(({ step, loss }) => ({ x: step, y: loss })), {
-      ...step,
-      yLabel: "loss",
-      isLog: true,
-    }),
-    curve(report.steps.map(({ step, L0 }) => ({ x: step, y: L0 })), {
-      ...step,
-      yLabel: "L0",
-      isLog: true,
-    }),
-    curve(report.steps.map(({ step, fvu }) => ({ x: step, y: fvu })), {
-      ...step,
-      yLabel: "FVU",
-      isLog: true,
-    }),
-    histogram(report.logDensity, 40, {
-      xLabel: "log10 of firing density",
-      yLabel: "features",
-    }),
-  ];
+  const { command, gpu, seconds, stages, unsteered } = report;
+  const times = stages.map((s) =>
+    `${escape(s.stage)} ${s.seconds.toFixed(0)} s`
+  );
   return `<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>Open Concept Steering: quickstart</title><style>${STYLE}</style></head><body>
 <h1>From text to a steered model</h1>
-<p class="quiet">${escape(report.command)} on ${escape(report.gpu)}, ${
-    report.seconds.toFixed(0)
-  } s: ${
-    report.stages.map(({ stage, seconds }) =>
-      `${escape(stage)} ${seconds.toFixed(0)} s`
-    ).join(", ")
-  }</p>
+<p class="quiet">${escape(command)} on ${escape(gpu)}, ${
+    seconds.toFixed(0)
+  } s: ${times.join(", ")}</p>
 <h2>The sparse autoencoder</h2>
 ${
     table(
       ["measure", "value", "meaning"],
-      report.evaluation.map((
-        { measure, value, meaning },
-      ) => [measure, value, meaning]),
+      report.evaluation.map((row) => [row.measure, row.value, row.meaning]),
     )
   }
 <div class="plots">${
-    curves.map((svg) => `<figure>${svg}</figure>`).join("\n")
+    plots(report).map((svg) => `<figure>${svg}</figure>`).join("\n")
   }</div>
 <h2>Concepts: the feature that knows each, and what steering by it does</h2>
 <p class="quiet">Unsteered replies: concept rate ${
-    percent(report.unsteered.rate)
+    percent(unsteered.rate)
   }, perplexity ${
-    report.unsteered.perplexity.toFixed(2)
+    unsteered.perplexity.toFixed(2)
   }. Strength is in multiples of the feature's maximum activation.</p>
-${
-    table(
-      [
-        "concept",
-        "feature",
-        "F1",
-        "strength",
-        "steered concept rate",
-        "perplexity",
-      ],
-      report.concepts.map((row) => [
-        row.concept,
-        String(row.feature),
-        row.f1.toFixed(3),
-        `${row.strength}x`,
-        percent(row.rate),
-        row.perplexity.toFixed(2),
-      ]),
-    )
-  }
+${conceptTable(report.concepts)}
 <h2>The same question, unsteered and steered</h2>
 ${report.samples.map(sampleTable).join("\n")}
 </body></html>
 `;
+}
+
+/** The curves of the training, and how often features fire. */
+function plots({ steps, logDensity }: QuickstartReport): string[] {
+  const overSteps = (yLabel: string, y: (step: ReportStep) => number) =>
+    curve(steps.map((step) => ({ x: step.step, y: y(step) })), {
+      xLabel: "step",
+      yLabel,
+      isLog: true,
+    });
+  return [
+    overSteps("loss", ({ loss }) => loss),
+    overSteps("L0", ({ L0 }) => L0),
+    overSteps("FVU", ({ fvu }) => fvu),
+    histogram(logDensity, 40, {
+      xLabel: "log10 of firing density",
+      yLabel: "features",
+    }),
+  ];
+}
+
+function conceptTable(concepts: readonly ReportConcept[]): string {
+  return table(
+    [
+      "concept",
+      "feature",
+      "F1",
+      "strength",
+      "steered concept rate",
+      "perplexity",
+    ],
+    concepts.map((row) => [
+      row.concept,
+      String(row.feature),
+      row.f1.toFixed(3),
+      `${row.strength}x`,
+      percent(row.rate),
+      row.perplexity.toFixed(2),
+    ]),
+  );
 }
 
 function sampleTable({ question, replies }: ReportSample): string {

@@ -12,6 +12,7 @@ import { runTask, type TaskContext } from "./cli.ts";
 import { sideBySide, terminalWidth } from "./columns.ts";
 import { chatIds } from "./conversation.ts";
 import {
+  checkReplyLength,
   loadModel,
   type ModelForIds,
   openModelForIds,
@@ -77,6 +78,7 @@ async function makePlan(flags: Flags): Promise<Plan> {
   }
   const prompt = promptIds(flags, model);
   const { context_length } = model.config;
+  checkReplyLength(flags, model);
   if (prompt.length >= context_length) {
     throw new RangeError(
       `Cannot reply to a prompt of ${prompt.length} tokens: expected fewer than the model's context of ${context_length}: shorten it`,

@@ -6,7 +6,7 @@
 import { directory } from "../core/files.ts";
 import type { ConfigOf, FlagTable } from "../core/flags.ts";
 import { hookPlace, type HookPoint } from "../core/hook_point.ts";
-import type { ModelFolder } from "../core/model_folder.ts";
+import { modelFingerprint, type ModelFolder } from "../core/model_folder.ts";
 import { Olmo2 } from "../core/olmo2.ts";
 import { readModelConfig } from "../core/olmo2_config.ts";
 import type { SaeFile } from "../core/sae_file.ts";
@@ -129,16 +129,32 @@ export async function openModelForIds(
   if (!folder || await folder.has("tokenizer.json")) {
     return { ...await openModel(typed), hasTokenizer: true };
   }
+  const config = await readModelConfig(folder);
+  const checkpoint = await openCheckpoint(folder);
   return {
     name: folder.name,
-    config: await readModelConfig(folder),
-    checkpoint: await openCheckpoint(folder),
-    fingerprint: "unknown, for want of a tokenizer.json",
+    config,
+    checkpoint,
+    fingerprint: await modelFingerprint(config, checkpoint),
     hasTokenizer: false,
     get tokenizer(): Tokenizer {
       throw missingFile(folder.name, "tokenizer.json");
     },
   };
+}
+
+/**
+ * Checks the length that `--max-tokens` asks for.
+ * @throws {RangeError} If the model has no room for such a reply.
+ */
+export function checkReplyLength(
+  { max_tokens }: SteeringFlags,
+  { name, config: { context_length } }: ModelFolder,
+): void {
+  if (max_tokens < context_length) return;
+  throw new RangeError(
+    `Cannot reply with --max-tokens ${max_tokens}: the context of model "${name}" is ${context_length} tokens: shorten it`,
+  );
 }
 
 /** How tokens are chosen. */

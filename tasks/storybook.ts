@@ -2,6 +2,7 @@
  * Writes the storybook corpus as JSON lines: `./ocs storybook --docs 3000 --seed 101 --out corpus.jsonl`.
  * @module
  */
+import { existsSync } from "node:fs";
 import { dirname } from "node:path";
 import { writeAtomic } from "../core/files.ts";
 import { storybook, type StoryDoc } from "../core/storybook.ts";
@@ -56,6 +57,11 @@ export async function storybookTask(
   if (!path.endsWith(".jsonl")) {
     throw new TypeError(
       `Cannot write "${path}": expected a name that ends in .jsonl, by which other tasks know it`,
+    );
+  }
+  if (existsSync(path)) {
+    throw new Error(
+      `Cannot write "${path}": expected a new file: got one that is there: choose another name with --out, or remove it`,
     );
   }
   using bar = progress({

@@ -185,7 +185,7 @@ async function train(run: Run): Promise<void> {
 
 /** Measures what was trained: features on data, and the whole on what was held out, if anything was. */
 async function measure(
-  { out, flags, recipe, folder, gpu, batches }: Run,
+  { out, flags, recipe, folder, gpu, batches, context }: Run,
 ): Promise<
   Pick<SaeEvaluation, "nTokens" | "fvu" | "L0" | "deadShare"> | undefined
 > {
@@ -193,7 +193,7 @@ async function measure(
   const all = await evaluateResiduals(
     gpu,
     sae,
-    firstRows(folder, flags.measure_rows),
+    firstRows(folder, flags.measure_rows, context.signal),
   );
   await saveFeatureMeasurements(writerOf(out), all);
   if (recipe.holdOut === 0) return undefined;
@@ -214,9 +214,11 @@ async function measure(
 async function* firstRows(
   folder: ResidualFolder,
   n: number,
+  signal: AbortSignal,
 ): AsyncGenerator<Uint16Array<ArrayBuffer>> {
   let left = n;
   for await (const { rows, n_rows, d_model } of folder.batches()) {
+    signal.throwIfAborted();
     yield rows.subarray(0, Math.min(left, n_rows) * d_model);
     left -= n_rows;
     if (left <= 0) return;

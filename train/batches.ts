@@ -3,9 +3,9 @@
  * same seed, and able to go on where a run stopped.
  * @module
  */
-import { bf16ToF32 } from "../core/dtype.ts";
 import type { ResidualFolder } from "../core/residuals.ts";
 import { Rng, type RngState } from "../core/rng.ts";
+import { RowSums } from "./row_sums.ts";
 
 /** Vectors in groups that can be read in any order. */
 export interface RowGroups {
@@ -98,7 +98,7 @@ export class Batches {
   readonly d_model: number;
   /** Of the vectors that are drawn from. */
   readonly statistics: RowStatistics;
-  readonly #data: RowGroups;
+  readonly #groups: RowGroups;
   readonly #options: BatchOptions;
   /** How many vectors of each group are not held out; only the last groups have fewer than all. */
   readonly #sizes: readonly number[];
@@ -112,15 +112,15 @@ export class Batches {
   #ahead: { place: number; group: Promise<LoadedGroup> } | undefined;
 
   private constructor(
-    data: RowGroups,
+    groups: RowGroups,
     options: BatchOptions,
     sizes: readonly number[],
     statistics: RowStatistics,
   ) {
-    this.#data = data;
+    this.#groups = groups;
     this.#options = options;
     this.#sizes = sizes;
-    this.d_model = data.d_model;
+    this.d_model = groups.d_model;
     this.statistics = statistics;
     this.#fits = statistics.n <= options.bufferRows;
     const rng = new Rng(options.seed);
@@ -132,29 +132,32 @@ export class Batches {
    * Reads all vectors once: checks them and measures their mean and norms.
    * @throws {RangeError} If too few are left to draw from, or a vector is not finite: names shard and row.
    */
-  static async open(data: RowGroups, options: BatchOptions): Promise<Batches> {
-    const total = data.sizes.reduce((sum, n) => sum + n, 0);
+  static async open(
+    groups: RowGroups,
+    options: BatchOptions,
+  ): Promise<Batches> {
+    const total = groups.sizes.reduce((sum, n) => sum + n, 0);
     const nTrain = total - options.holdOut;
     if (nTrain < 1) {
       throw new RangeError(
-        `Cannot train on "${data.name}": expected more than the ${options.holdOut} vectors that are held out: got ${total}: collect more, or hold out fewer`,
+        `Cannot train on "${groups.name}": expected more than the ${options.holdOut} vectors that are held out: got ${total}: collect more, or hold out fewer`,
       );
     }
     let start = 0;
-    const kept = data.sizes.map((n) => {
+    const kept = groups.sizes.map((n) => {
       start += n;
       return Math.max(0, Math.min(n, nTrain - (start - n)));
     });
     const sizes = kept.slice(0, kept.findLastIndex((n) => n > 0) + 1);
     const keep: LoadedGroup[] = [];
-    const sums = new RowSums(data.d_model);
+    const sums = new RowSums(groups.d_model);
     for (const [group, n] of sizes.entries()) {
-      const rows = await data.read(group);
-      sums.add(rows.subarray(0, n * data.d_model));
+      const rows = await groups.read(group);
+      sums.add(rows.subarray(0, n * groups.d_model));
       if (nTrain <= options.bufferRows) keep.push({ n, rows });
     }
-    const statistics = sums.statistics(data.name);
-    const batches = new Batches(data, options, sizes, statistics);
+    const statistics = statisticsOf(sums, groups.name);
+    const batches = new Batches(groups, options, sizes, statistics);
     batches.#buffer.push(...keep);
     return batches;
   }
@@ -198,7 +201,7 @@ export class Batches {
       (!this.#fits || firstGroup === 0);
     if (!isPlace || !(nDrawn >= 0 && nDrawn <= this.statistics.n)) {
       throw new RangeError(
-        `Cannot resume the batches of "${this.#data.name}": expected a position of this data: got group ${firstGroup}, ${nDrawn} drawn`,
+        `Cannot resume the batches of "${this.#groups.name}": expected a position of this data: got group ${firstGroup}, ${nDrawn} drawn`,
       );
     }
     this.#draws.state = rng;
@@ -209,10 +212,10 @@ export class Batches {
 
   /** The vectors that are held out, in order: bits of bf16 `[n, d_model]`, a group at a time. */
   async *heldOut(): AsyncGenerator<Uint16Array<ArrayBuffer>> {
-    for (const [group, size] of this.#data.sizes.entries()) {
+    for (const [group, size] of this.#groups.sizes.entries()) {
       const from = this.#sizes[group] ?? 0;
       if (from === size) continue;
-      yield (await this.#data.read(group)).slice(from * this.d_model);
+      yield (await this.#groups.read(group)).slice(from * this.d_model);
     }
   }
 
@@ -240,7 +243,7 @@ export class Batches {
   ): { place: number; group: Promise<LoadedGroup> } {
     const index = this.#groupAt(place);
     const n = this.#sizes[index]!;
-    const group = this.#data.read(index).then((rows) => ({ n, rows }));
+    const group = this.#groups.read(index).then((rows) => ({ n, rows }));
     // A failure is thrown where the group is awaited.
     group.catch(() => {});
     return { place, group };
@@ -272,46 +275,14 @@ export class Batches {
   }
 }
 
-/** Sums over vectors in float64. */
-class RowSums {
-  #n = 0;
-  #norms = 0;
-  #squares = 0;
-  readonly #sum: Float64Array;
-
-  constructor(d_model: number) {
-    this.#sum = new Float64Array(d_model);
+function statisticsOf(sums: RowSums, name: string): RowStatistics {
+  const { n, meanNorm } = sums;
+  if (!(meanNorm > 0 && meanNorm < Infinity)) {
+    throw new RangeError(
+      `Cannot scale the vectors of "${name}": expected a mean norm above 0: got ${meanNorm}: collect them again`,
+    );
   }
-
-  add(rows: Uint16Array): void {
-    const values = bf16ToF32(rows);
-    const sum = this.#sum;
-    const d_model = sum.length;
-    for (let start = 0; start < values.length; start += d_model) {
-      let squares = 0;
-      for (let j = 0; j < d_model; j++) {
-        const value = values[start + j]!;
-        sum[j]! += value;
-        squares += value * value;
-      }
-      this.#norms += Math.sqrt(squares);
-      this.#squares += squares;
-    }
-    this.#n += values.length / d_model;
-  }
-
-  statistics(name: string): RowStatistics {
-    const n = this.#n;
-    const meanNorm = this.#norms / n;
-    if (!(meanNorm > 0 && meanNorm < Infinity)) {
-      throw new RangeError(
-        `Cannot scale the vectors of "${name}": expected a mean norm above 0: got ${meanNorm}: collect them again`,
-      );
-    }
-    const mean = this.#sum.map((sum) => sum / n);
-    const inputScale = Math.sqrt(mean.length) / meanNorm;
-    const ofMean = mean.reduce((sum, value) => sum + value * value, 0);
-    const variance = this.#squares / n - ofMean;
-    return { n, mean, meanNorm, variance, inputScale };
-  }
+  const mean = sums.mean();
+  const inputScale = Math.sqrt(mean.length) / meanNorm;
+  return { n, mean, meanNorm, variance: sums.variance(), inputScale };
 }

@@ -2,12 +2,12 @@
  * How good an SAE is on residual vectors. Each metric is defined once, here.
  * @module
  */
-import { bf16ToF32 } from "../core/dtype.ts";
 import { decodeWindow, type Sae, windowOf } from "../core/sae.ts";
 import { type Gpu, ReadbackRing, type Tensor } from "../gpu/mod.ts";
 import { saeFeatureStats } from "../kernels/sae_feature_stats.ts";
 import { squareParts, sumSquares } from "../kernels/sum_squares.ts";
 import { unpackBatch } from "../kernels/unpack_batch.ts";
+import { RowSums } from "./row_sums.ts";
 import { flat } from "./training_tensors.ts";
 
 /** An SAE measured on vectors. */
@@ -45,7 +45,7 @@ export async function evaluateResiduals(
 ): Promise<SaeEvaluation> {
   using pass = new EvaluationPass(gpu, sae);
   const { d_model } = sae;
-  const variance = new Variance(d_model);
+  const sums = new RowSums(d_model);
   let squaredError = 0;
   const take = (): void => {
     for (const { bytes } of pass.errors.take()) {
@@ -59,14 +59,14 @@ export async function evaluateResiduals(
         `Cannot evaluate the SAE: expected vectors of ${d_model} values: got a run of ${run.length} values`,
       );
     }
-    variance.add(run);
+    sums.add(run);
     for (let at = 0; at < run.length; at += TOKENS * d_model) {
       pass.submit(run.subarray(at, at + TOKENS * d_model));
       await pass.errors.drain(AHEAD);
     }
     take();
   }
-  const nTokens = variance.n;
+  const nTokens = sums.n;
   if (nTokens === 0) {
     throw new RangeError(
       "Cannot evaluate the SAE: expected vectors: got none: hold more out",
@@ -84,7 +84,7 @@ export async function evaluateResiduals(
   return {
     nTokens,
     mse: squaredError / nTokens,
-    fvu: squaredError / variance.total(),
+    fvu: squaredError / (nTokens * sums.variance()),
     L0: nFired / nTokens,
     deadShare: fired.filter((n) => n === 0).length / sae.d_sae,
     density: Float32Array.from(fired, (n) => n / nTokens),
@@ -195,33 +195,5 @@ class EvaluationPass implements Disposable {
 
   [Symbol.dispose](): void {
     this.#owned.dispose();
-  }
-}
-
-/** Σ(x − mean)² from sums in float64. */
-class Variance {
-  n = 0;
-  #squares = 0;
-  readonly #sum: Float64Array;
-
-  constructor(d_model: number) {
-    this.#sum = new Float64Array(d_model);
-  }
-
-  add(rows: Uint16Array): void {
-    const values = bf16ToF32(rows);
-    const sum = this.#sum;
-    const d_model = sum.length;
-    for (let i = 0; i < values.length; i++) {
-      const value = values[i]!;
-      sum[i % d_model]! += value;
-      this.#squares += value * value;
-    }
-    this.n += values.length / d_model;
-  }
-
-  total(): number {
-    const ofMean = this.#sum.reduce((total, sum) => total + sum * sum, 0);
-    return this.#squares - ofMean / this.n;
   }
 }

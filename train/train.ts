@@ -72,13 +72,13 @@ export interface TrainResult {
 const METRICS_AHEAD = 2;
 const DEAD_WINDOW = 10_000_000;
 
-/** What a trainer needs of a recipe and its data. */
+/** What a trainer needs of a recipe and its inputs. */
 export function trainerConfig(
   recipe: SaeRecipe,
-  data: { readonly d_model: number; readonly inputScale: number },
+  inputs: { readonly d_model: number; readonly inputScale: number },
 ): TrainerConfig {
   const { d_sae, batch, clipNorm, betas, eps } = recipe;
-  const { d_model, inputScale } = data;
+  const { d_model, inputScale } = inputs;
   return { d_model, d_sae, batch, inputScale, clipNorm, betas, eps };
 }
 

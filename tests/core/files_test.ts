@@ -3,6 +3,7 @@ import { join } from "node:path";
 import {
   claimOutputFolder,
   directory,
+  fileError,
   fileSource,
   fingerprint,
   readManifest,
@@ -58,7 +59,9 @@ Deno.test("fileSource() refuses a short read when the file shrinks", async () =>
 Deno.test("fileSource() names the path when there is no such file", async () => {
   await inFolder(async (path) => {
     await assert.rejects(fileSource(join(path, "none")), {
-      message: `Cannot open "${join(path, "none")}": no such file or folder`,
+      message: `Cannot open "${
+        join(path, "none")
+      }": no such file or folder: check the path`,
     });
     await assert.rejects(fileSource(path), /expected a file: got a folder$/);
   });
@@ -77,7 +80,8 @@ Deno.test("directory() finds, lists and opens files and stays inside", async () 
     assert.equal(await readText(await folder.open("b.txt")), "bee");
     assert.equal(await readText(await folder.open("sub/c.txt")), "sea");
     await assert.rejects(folder.open("c.txt"), {
-      message: `Cannot open "c.txt": no such file in "${path}"`,
+      message:
+        `Cannot open "c.txt": no such file in "${path}": put it there, or name another folder`,
     });
     const outside = ["../x", "/etc/hosts", "", ".", "sub/../../x", "a\\b"];
     for (const file of outside) {
@@ -92,7 +96,7 @@ Deno.test("directory() says when there is no folder", async () => {
     assert.throws(() => directory(join(path, "none")), {
       message: `Cannot open folder "${
         join(path, "none")
-      }": no such file or folder`,
+      }": no such file or folder: check the path`,
     });
     await Deno.writeTextFile(join(path, "x"), "");
     assert.throws(
@@ -136,9 +140,19 @@ Deno.test("writeAtomic() keeps the old file and removes its own when it fails", 
     });
     assert.deepEqual(names(path), ["folder", "x"]);
     await assert.rejects(writeAtomic(join(path, "none/x"), "x"), {
-      message: `Cannot write "${join(path, "none/x")}": no such file or folder`,
+      message: `Cannot write "${
+        join(path, "none/x")
+      }": no such file or folder: check the path`,
     });
   });
+});
+
+Deno.test("fileError() says what to do when the disk is full", () => {
+  const full = new Error("No space left on device (os error 28)");
+  assert.equal(
+    fileError("write", "a/x", Object.assign(full, { code: "ENOSPC" })).message,
+    'Cannot write "a/x": No space left on device (os error 28): free some space and run the same command again',
+  );
 });
 
 Deno.test("claimOutputFolder() creates a folder and resumes the same run", async () => {
@@ -159,8 +173,18 @@ Deno.test("claimOutputFolder() creates a folder and resumes the same run", async
 
 Deno.test("claimOutputFolder() takes an empty folder, and one with only a killed write", async () => {
   await inFolder(async (path) => {
-    await Deno.writeTextFile(join(path, ".manifest.json.0a1b2c3d.tmp"), "{");
+    const leftover = join(path, ".manifest.json.0a1b2c3d.tmp");
+    await Deno.writeTextFile(leftover, "{");
     assert.equal(await claimOutputFolder(path, "sae", "f1"), null);
+    assert.deepEqual(names(path), ["manifest.json"]);
+    await Deno.writeTextFile(leftover, "{");
+    await assert.rejects(claimOutputFolder(path, "sae", "f2"));
+    assert.deepEqual(names(path), [
+      ".manifest.json.0a1b2c3d.tmp",
+      "manifest.json",
+    ]);
+    assert.ok(await claimOutputFolder(path, "sae", "f1"));
+    assert.deepEqual(names(path), ["manifest.json"]);
   });
 });
 

@@ -152,12 +152,12 @@ Deno.test("parseOlmo2Config() refuses other models and impossible sizes, naming 
     [
       { hidden_size: 4100 },
       "RangeError",
-      "head_dim must be an even whole number: got 128.125 from hidden_size=4100 and num_attention_heads=32",
+      "head_dim must be a multiple of 4: got 128.125 from hidden_size=4100 and num_attention_heads=32",
     ],
     [
-      { head_dim: 63 },
+      { head_dim: 66 },
       "RangeError",
-      "head_dim must be an even whole number: got 63 from hidden_size=4096 and num_attention_heads=32",
+      "head_dim must be a multiple of 4: got 66 from hidden_size=4096 and num_attention_heads=32",
     ],
     [
       { hidden_size: 0 },
@@ -202,11 +202,13 @@ Deno.test("parseOlmo2Config() refuses other models and impossible sizes, naming 
     ],
   ];
   for (const [changed, name, problem] of refused) {
-    const message = `Cannot load "m/config.json": ${problem}`;
+    const message =
+      `Cannot load "m/config.json": ${problem}: name the folder of an OLMo-2 model`;
     assert.throws(() => parse7B(changed), { name, message });
   }
   assert.throws(() => parseOlmo2Config(null, "m/config.json"), {
-    message: 'Cannot load "m/config.json": the file: expected object: got null',
+    message:
+      /^Cannot load "m\/config.json": the file: expected object: got null: /,
   });
 });
 
@@ -222,7 +224,7 @@ Deno.test("readModelConfig() adds the ends of generation_config.json", async () 
   assert.deepEqual(config.eos_token_ids, [100257, 100265]);
   assert.deepEqual((await read({})).eos_token_ids, [100257]);
   await assert.rejects(read({ eos_token_id: 2e6 }), {
-    message: /^Cannot load "m\/generation_config.json": .+: got 2000000$/,
+    message: /^Cannot load "m\/generation_config.json": .+: got 2000000: /,
   });
 });
 
@@ -237,6 +239,7 @@ Deno.test("readModelConfig() reads the embedded model", async () => {
 
 Deno.test("readModelConfig() names the folder when there is no config.json", async () => {
   await assert.rejects(readModelConfig(memoryFolder("empty", {})), {
-    message: 'Cannot open "config.json": no such file in "empty"',
+    message:
+      'Cannot open "config.json": no such file in "empty": put it there, or name another folder',
   });
 });

@@ -146,7 +146,7 @@ Deno.test("Olmo2.load() names file and tensor when a shape does not fit the conf
   const before = gpu.allocatedBytes;
   await rejectsInOneLine(
     () => Olmo2.load(gpu, file, config),
-    /TypeError: Cannot load ".*olmo2-mha-f32": tensor "model.layers.0.mlp.gate_proj.weight" must be F32, BF16 or F16 \[81, 48\]: got F32 \[80, 48\]/,
+    /TypeError: Cannot load ".*olmo2-mha-f32\/model.safetensors": tensor "model.layers.0.mlp.gate_proj.weight" must be F32, BF16 or F16 \[81, 48\], .*: got F32 \[80, 48\]: check that/,
   );
   assert.equal(gpu.allocatedBytes, before);
 });
@@ -220,4 +220,14 @@ Deno.test("scoreSequences() gives the nats of every next token, in passes of any
       label: `nats, ${tokensPerPass} a pass`,
     });
   }
+});
+
+Deno.test("Olmo2.load() refuses a context whose rotary angles exceed a binding", async () => {
+  const config = await readModelConfig(MHA);
+  const checkpoint = await openCheckpoint(MHA);
+  const gpu = await testGpu();
+  await rejectsInOneLine(
+    () => Olmo2.load(gpu, checkpoint, { ...config, context_length: 2 ** 24 }),
+    /^RangeError: .*: set max_position_embeddings to \d+ or less$/,
+  );
 });

@@ -4,7 +4,6 @@ import { f32ToBf16 } from "../../core/dtype.ts";
 import { directory } from "../../core/files.ts";
 import {
   type LabeledResidualRows,
-  meanNorm,
   parseResidualManifest,
   ResidualFolder,
   type ResidualHeader,
@@ -294,15 +293,4 @@ Deno.test("parseResidualManifest() names the file and the field that is wrong", 
     );
   }
   assert.throws(() => parseResidualManifest(null, "m.json"), SyntaxError);
-});
-
-Deno.test("meanNorm() is the mean of row norms over all batches", async () => {
-  const rows = (...values: number[]): LabeledResidualRows => ({
-    ...randomRows(1, values.length / 2, 2),
-    rows: f32ToBf16(Float32Array.from(values)),
-  });
-  assert.equal(await meanNorm([rows(3, 4, 0, 1), rows(-6, 8)]), 16 / 3);
-  await assert.rejects(meanNorm([rows(3, 4, 0, 0)]), /RangeError: .*row 1$/);
-  await assert.rejects(meanNorm([rows(NaN, 4)]), RangeError);
-  await assert.rejects(meanNorm([]), /RangeError: .*got none$/);
 });

@@ -169,13 +169,16 @@ Deno.test("SaeFile names tensor and feature when a weight is not finite or there
   );
   await rejectsInOneLine(
     () => sae.rowsOfEncoder(0, 3),
-    /^RangeError: .*"encode.weight": got NaN at feature 2$/,
+    /^RangeError: .*"encode.weight": got NaN at feature 2: /,
   );
   await rejectsInOneLine(
     () => sae.rowsOfDecoder(1, 3),
-    /^RangeError: .*"decode.weight": got NaN at feature 1$/,
+    /^RangeError: .*"decode.weight": got NaN at feature 1: /,
   );
-  await rejectsInOneLine(() => sae.b_dec(), /"decode.bias": got NaN at \[1\]$/);
+  await rejectsInOneLine(
+    () => sae.b_dec(),
+    /"decode.bias": got NaN at \[1\]: /,
+  );
   assert.deepEqual(await sae.rowsOfEncoder(0, 2), Float32Array.of(1, 1, 1, 1));
   for (const [start, end] of [[0, 4], [-1, 1], [2, 1], [0.5, 1]] as const) {
     await rejectsInOneLine(
@@ -226,6 +229,6 @@ Deno.test("SaeFile.open() refuses an SAE when it is of another layer than asked"
   assert.ok(await SaeFile.open(folder(), { layer: 3 }));
   await rejectsInOneLine(
     () => SaeFile.open(folder(), { layer: 4 }),
-    /^RangeError: .*layer 4.*resid_post\[3\]$/,
+    /^RangeError: .*layer 4.*resid_post\[3\]: leave --layer out$/,
   );
 });

@@ -44,23 +44,23 @@ const F32 = (name: string, ...values: number[]): TensorToWrite => ({
 /** What each hostile file must be refused for. */
 const FAULTS: Record<string, RegExp> = {
   "dtype-unknown": /^TypeError: .*tensor "a": expected a dtype of .*"F42424?"/,
-  "duplicate-key": /^SyntaxError: .*the key "a" twice$/,
-  "empty": /^RangeError: .*at least 8 bytes: got 0$/,
+  "duplicate-key": /^SyntaxError: .*the key "a" twice/,
+  "empty": /^RangeError: .*at least 8 bytes: got 0/,
   "header-length-huge": /^RangeError: .*header of at most 78 bytes: got 46116/,
   "header-longer-than-file": /^RangeError: .*at most 78 bytes: got 10000:/,
   "header-not-json": /^SyntaxError: .*header that is a JSON object/,
-  "header-not-object": /^SyntaxError: .*got another JSON value$/,
+  "header-not-object": /^SyntaxError: .*got another JSON value/,
   "hole-between-tensors":
     /^RangeError: .*"b" must start at byte 136.*: got 144/,
   "offsets-overlap": /^RangeError: .*tensor "b"/,
   "offsets-past-end": /^RangeError: .*expected 135 bytes by its header: got 87/,
-  "offsets-reversed": /^RangeError: .*start ≤ end: got \[16,0\]$/,
-  "shape-negative": /^RangeError: .*whole sizes ≥ 0: got \[-4\]$/,
+  "offsets-reversed": /^RangeError: .*start ≤ end: got \[16,0\]/,
+  "shape-negative": /^RangeError: .*whole sizes ≥ 0: got \[-4\]/,
   "shape-overflow":
     /^RangeError: .*tensor "a": expected a shape of less than 2\^53/,
   "shape-size-mismatch":
     /^RangeError: .*span 20 bytes for F32\[5\]: got \[0,16\]/,
-  "short": /^RangeError: .*at least 8 bytes: got 3$/,
+  "short": /^RangeError: .*at least 8 bytes: got 3/,
 };
 
 Deno.test("Safetensors.open() refuses every hostile file in one line, reading no more than is there", async () => {
@@ -85,6 +85,7 @@ Deno.test("Safetensors.open() refuses every hostile file in one line, reading no
       assert.match(`${error}`, FAULTS[file.replace(".safetensors", "")]!);
       assert.ok(error.message.startsWith(`Cannot read "${source.name}": `));
       assert.ok(!/[\n.]$|\n/.test(error.message), error.message);
+      assert.ok(error.message.endsWith(": fetch it again"), error.message);
       return true;
     });
     assert.ok(performance.now() - before < 1000);

@@ -167,7 +167,8 @@ Deno.test("memoryFolder() lists, opens and reports missing files", async () => {
   assert.equal(await folder.has("toString"), false);
   await checkReads(await folder.open("b"));
   await assert.rejects(folder.open("c"), {
-    message: 'Cannot open "c": no such file in "f"',
+    message:
+      'Cannot open "c": no such file in "f": put it there, or name another folder',
   });
 });
 

@@ -273,6 +273,7 @@ Deno.test("Tokenizer.load() refuses damaged and foreign files in one line", asyn
     });
   }
   await assert.rejects(Tokenizer.load(memoryFolder("m", {})), {
-    message: 'Cannot open "tokenizer.json": no such file in "m"',
+    message:
+      'Cannot open "tokenizer.json": no such file in "m": put it there, or name another folder',
   });
 });

@@ -93,3 +93,12 @@ Deno.test("Gpu is silent about a device that it closed itself", async () => {
   await gpu.device.lost;
   gpu.throwIfFailed();
 });
+
+Deno.test("Gpu.record() and read() throw when the GPU was disposed of", async () => {
+  const gpu = await testGpu({});
+  const y = gpu.tensor("y", "f32", [1]);
+  gpu[Symbol.dispose]();
+  const gone = /^Error: Cannot record ".+": GPU ".+" was disposed of/;
+  assert.throws(() => gpu.record("late", () => {}), gone);
+  await assert.rejects(gpu.read(y), gone);
+});

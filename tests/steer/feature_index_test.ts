@@ -234,10 +234,10 @@ Deno.test("loadFeatureIndex() refuses damaged files, in one line", async () => {
       text.replace(`"nContexts":2`, `"nContexts":1`),
       /at most 1 contexts: got feature 0 with 2$/,
     ],
-    [withContext({ acts: [] }), /expected ids and acts around the position$/],
+    [withContext({ acts: [] }), /expected ids and acts around the position: /],
     [
       withContext({ ids: Array(26).fill(1), acts: Array(26).fill(1) }),
-      /field "contexts.0": expected ids and acts around the position$/,
+      /field "contexts.0": expected ids and acts around the position: /,
     ],
     [withContext({ start: 1 }), /expected ids and acts around/],
     [withContext({ position: 99, start: 83 }), /expected ids and acts around/],

@@ -81,6 +81,30 @@ Deno.test("checkModel() fails where one value of a stream is off by 1e-3 of its 
   ]);
 });
 
+Deno.test("checkModel() compares what the file holds, and no more", async () => {
+  const { expected } = await expectedOf("olmo2-mha-f32");
+  const names = ["input_ids", "attention_mask", "logits"];
+  const tensors = await Promise.all(names.map(async (name) => {
+    const { dtype, shape } = expected.info(name);
+    return { name, dtype, shape, bytes: await expected.bytes(name) };
+  }));
+  const chunks = await Array.fromAsync(
+    safetensorsChunks(tensors),
+  ) as BlobPart[];
+  const file = new Uint8Array(await new Blob(chunks).arrayBuffer());
+  const few = await Safetensors.open(memorySource("few.safetensors", file));
+  const { checks } = await checkModel(
+    await testGpu(),
+    fixture("olmo2-mha-f32"),
+    few,
+    {},
+  );
+  assert.deepEqual(checks.map(({ name, ok }) => [name, ok]), [[
+    "logits",
+    true,
+  ]]);
+});
+
 Deno.test("checkModel() refuses a file with nothing to compare", async () => {
   const expected = await Safetensors.open(
     await fixture("sampling").open("expected.safetensors"),
@@ -89,6 +113,19 @@ Deno.test("checkModel() refuses a file with nothing to compare", async () => {
     async () =>
       await checkModel(await testGpu(), fixture("olmo2-mha-f32"), expected, {}),
     /expected tensors such as input_ids and logits/,
+  );
+});
+
+Deno.test("checkModel() refuses the file of a model of other sizes, and names both", async () => {
+  const { expected } = await expectedOf("olmo2-gqa-bf16-sharded");
+  await assert.rejects(
+    async () =>
+      await checkModel(await testGpu(), fixture("olmo2-mha-f32"), expected, {}),
+    {
+      name: "TypeError",
+      message:
+        /^Cannot verify model ".*olmo2-mha-f32" against ".*olmo2-gqa-bf16-sharded\/expected\.safetensors": expected tensor "logits" to be 131 wide: got \[3, 23, 203\]: give the model that it was computed with$/,
+    },
   );
 });
 

@@ -127,7 +127,10 @@ Deno.test("chat lists features that fire on a word when asked by /find", async (
 
 Deno.test("chat refuses flags that do not fit before it opens a GPU", async () => {
   const cases: [string[], RegExp][] = [
-    [["--max-tokens", "512"], /expected --max-tokens below .* 512: got 512$/],
+    [
+      ["--max-tokens", "512"],
+      /--max-tokens 512: the context of model .* is 512 tokens: shorten it$/,
+    ],
     [["--sae", "/no/such/folder"], /"\/no\/such\/folder"/],
     [["--top-k", "-1"], /expected --top-k/],
   ];

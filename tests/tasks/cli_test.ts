@@ -38,7 +38,8 @@ Deno.test("runTask() takes paths from where the person types, and flags from a f
   equal(code, 0, stderr);
   const lines = Deno.readTextFileSync(join(cwd, "corpus.jsonl")).trimEnd();
   equal(lines.split("\n").length, 2);
-  const quiet = await runTask(["storybook", ...words, "--quiet"], { cwd });
+  const another = ["--out", "another.jsonl", "--quiet"];
+  const quiet = await runTask(["storybook", ...words, ...another], { cwd });
   equal(quiet.stderr, "");
 });
 

@@ -20,6 +20,21 @@ Deno.test("storybook writes the documents of its seed, a JSON line each", async 
   equal(lines.length, 1500);
 });
 
+Deno.test("storybook refuses to replace a file", async () => {
+  using folder = scratchFolder();
+  const cwd = folder.path;
+  const file = join(cwd, "mine.jsonl");
+  Deno.writeTextFileSync(file, "mine");
+  const words = ["--docs=2", "--out=mine.jsonl"];
+  const { code, stderr } = await runTask(["storybook", ...words], { cwd });
+  equal(code, 1);
+  match(
+    stderr,
+    /^error: Cannot write ".*mine\.jsonl": expected a new file: .*--out.*\n$/,
+  );
+  equal(Deno.readTextFileSync(file), "mine");
+});
+
 Deno.test("storybook refuses a name that other tasks would not read", async () => {
   using folder = scratchFolder();
   const cwd = folder.path;
