@@ -257,10 +257,22 @@ export class Workspace implements Disposable {
   readonly #all: TokenTensors;
   #current: TokenTensors | undefined;
 
-  /** Takes the memory at once: 4 · (3 d_model + 3 d_q + 2 d_kv + 3 d_ffn) bytes a token. */
+  /**
+   * Takes the memory at once: 4 · (2 d_model + 3 d_q + 2 d_kv + 3 d_ffn) bytes a token.
+   * @throws {RangeError} If a tensor of so many tokens exceeds a binding: says how many fit.
+   */
   constructor(gpu: Gpu, config: Olmo2Config, maxTokens: number) {
     const { d_model, d_ffn, n_heads, n_kv_heads, d_head } = config;
     const [d_q, d_kv] = [n_heads * d_head, n_kv_heads * d_head];
+    const widest = Math.max(d_model, d_q + 2 * d_kv, 2 * d_ffn);
+    const most = Math.floor(
+      gpu.limits.maxStorageBufferBindingSize / (4 * widest),
+    );
+    if (maxTokens > most) {
+      throw new RangeError(
+        `Cannot run ${maxTokens} tokens at once: activations of ${widest} values exceed the adapter's binding limit beyond ${most} tokens: run fewer at once (--pass-tokens), or a shorter prompt`,
+      );
+    }
     const f32 = (label: string, width: number) =>
       this.#owned.use(gpu.tensor(label, "f32", [maxTokens, width]));
     this.maxTokens = maxTokens;

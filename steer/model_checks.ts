@@ -80,8 +80,8 @@ export async function checkModel(
     `expected.json beside ${expected.source.name}`,
   );
   const config = await readModelConfig(model);
-  checkExpectedFits(expected, model, config);
   const checkpoint = await openCheckpoint(model);
+  checkExpectedFits(expected, model, config);
   const isNarrow = checkpoint.info("model.embed_tokens.weight").dtype !== "F32";
   let first: ModelReport | undefined;
   for (const rope of isNarrow ? ["f32", "bf16"] as const : ["f32"] as const) {

@@ -231,3 +231,16 @@ Deno.test("Olmo2.load() refuses a context whose rotary angles exceed a binding",
     /^RangeError: .*: set max_position_embeddings to \d+ or less$/,
   );
 });
+
+Deno.test("Workspace says how many tokens fit when its activations exceed a binding", async () => {
+  using small = await testGpu({ maxBindingBytes: 60_000 });
+  const config = await readModelConfig(MHA);
+  const before = small.allocatedBytes;
+  // The widest are gate and up: 2 · 80 values of 4 bytes a token.
+  assert.throws(
+    () => new Workspace(small, config, 94),
+    /RangeError: Cannot run 94 tokens at once: .* beyond 93 tokens/,
+  );
+  assert.equal(small.allocatedBytes, before);
+  new Workspace(small, config, 93)[Symbol.dispose]();
+});

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { memoryFolder } from "../../core/source.ts";
 import {
+  conceptLabels,
   type FeatureLabels,
   featureOfLabel,
   LABELS_FILE,
@@ -70,5 +71,25 @@ Deno.test("featureOfLabel() refuses a label that no feature has, or two have", (
   assert.throws(
     () => featureOfLabel(LABELS, "japan"),
     /^RangeError: .*: expected one: got features 12, 13: name one by its number$/,
+  );
+});
+
+Deno.test("conceptLabels() names a feature after the concept that it tells best", () => {
+  const score = (concept: string, feature: number, f1: number) => ({
+    ...{ concept, feature, f1 },
+    ...{ threshold: 0, precision: f1, recall: f1 },
+  });
+  const labels = conceptLabels([
+    score("ocean", 7, 0.5),
+    score("storm", 7, 0.75),
+    score("winter", 7, 0.25),
+    score("dog", 3, 0.1),
+  ]);
+  assert.deepEqual(
+    new Map([...labels].sort()),
+    new Map([
+      [3, { label: "dog", source: "F1 0.100 on the labelled storybook" }],
+      [7, { label: "storm", source: "F1 0.750 on the labelled storybook" }],
+    ]),
   );
 });

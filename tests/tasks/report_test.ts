@@ -60,7 +60,8 @@ Deno.test("curve() draws a line over finite points, and those above 0 when it is
   const points = [1, 10, 0, NaN, 100].map((y, x) => ({ x, y }));
   const labels = { xLabel: "step", yLabel: "loss" };
   const vertices = (svg: string): number =>
-    (/<path[^>]* d="(M[^"]+)"/.exec(svg)?.[1] ?? "").split(/[ML]/).length - 1;
+    (/aria-label="line"><path d="(M[^"]+)"/.exec(svg)?.[1] ?? "").split(/[ML]/)
+      .length - 1;
   const linear = curve(points, labels);
   match(linear, /^<svg [^>]*xmlns="http:\/\/www\.w3\.org\/2000\/svg"/);
   match(linear, /step/);

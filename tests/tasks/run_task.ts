@@ -21,17 +21,24 @@ export interface RunOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** What is piped in; nothing when absent. */
   readonly stdin?: string;
+  /** Largest file that it can write, in KiB: beyond, writing fails as it does on a full disk. */
+  readonly maxFileKiB?: number;
 }
 
 /** Starts a task, for tests that stop it; kill it, or await its status. */
 export function startTask(
   [name, ...args]: readonly [task: string, ...args: string[]],
-  { cwd = ROOT, env = {}, stdin }: RunOptions = {},
+  { cwd = ROOT, env = {}, stdin, maxFileKiB }: RunOptions = {},
 ): Deno.ChildProcess {
   const { tasks } = JSON.parse(Deno.readTextFileSync(`${ROOT}/deno.json`));
-  const [program, ...words] = tasks[name].command.split(" ");
-  return new Deno.Command(program, {
-    args: [...words, ...args],
+  const words: string[] = [...tasks[name].command.split(" "), ...args];
+  // A shell counts in blocks of 512 bytes; with the signal ignored, the write itself fails.
+  const limit = `trap "" XFSZ; ulimit -f ${2 * (maxFileKiB ?? 0)}; exec "$@"`;
+  const [program, ...rest] = maxFileKiB === undefined
+    ? words
+    : ["/bin/sh", "-c", limit, "sh", ...words];
+  return new Deno.Command(program!, {
+    args: rest,
     cwd: ROOT,
     env: { INIT_CWD: cwd, ...env },
     stdin: stdin === undefined ? "null" : "piped",

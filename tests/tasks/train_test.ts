@@ -92,6 +92,42 @@ Deno.test("train stops at Ctrl-C with a checkpoint, and comes to the same SAE wh
   }
 });
 
+Deno.test("train goes on from its checkpoint after kill -9 and after a full disk", async () => {
+  using folder = scratchFolder();
+  const cwd = folder.path;
+  await collectSmall(cwd, "residuals");
+  const long = ["--steps=150", "--metrics-every=1", "--checkpoint-every=25"];
+  await trainSmall(cwd, "straight", ...long);
+  const words = ["train", ...WORDS, ...long, "--out=sae"] as const;
+  const full = await runTask(words, { cwd, maxFileKiB: 64 });
+  equal(full.code, 1);
+  match(
+    full.stderr,
+    /^error: Cannot write ".*\/sae\/checkpoint\.safetensors": [^\n]+\n$/m,
+  );
+  const child = startTask(words, { cwd });
+  const output = child.output();
+  const checkpoint = join(cwd, "sae", "checkpoint.safetensors");
+  for (let waited = 0; waited < 60_000 && !existsSync(checkpoint); waited++) {
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+  child.kill("SIGKILL");
+  equal((await output).code, 137);
+  ok(!existsSync(join(cwd, "sae", "cfg.json")));
+  await trainSmall(cwd, "sae", ...long);
+  const names = (of: string): string[] =>
+    Array.from(Deno.readDirSync(join(cwd, of)), ({ name }) => name).sort();
+  deepEqual(names("sae"), names("straight"));
+  for (const name of names("sae")) {
+    if (name === "train.json") continue; // says another --out
+    deepEqual(
+      Deno.readFileSync(join(cwd, "sae", name)),
+      Deno.readFileSync(join(cwd, "straight", name)),
+      name,
+    );
+  }
+});
+
 Deno.test("train refuses bad input in one line and writes nothing", async () => {
   using folder = scratchFolder();
   const cwd = folder.path;

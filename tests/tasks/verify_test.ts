@@ -118,8 +118,8 @@ Deno.test("verify refuses bad input in one line", async () => {
       [...model, "--expected", "hostile.safetensors"],
       /hostile\.safetensors": tensor "a": .*: fetch it again/,
     ],
-    [["--train", "none"], /Cannot open folder ".*none"/],
-    [["--train", MODEL], /Cannot open "steps\.json"/],
+    [["--train", "none"], /open folder ".*none"/],
+    [["--train", MODEL], /open "steps\.json"/],
   ];
   for (const [words, message] of cases) {
     const run = await runTask(["verify", ...words, "--quiet"], { cwd });
