@@ -2,7 +2,7 @@ import { deepEqual, equal, match, ok } from "node:assert/strict";
 import { join } from "node:path";
 import { directory, readManifest } from "../../core/files.ts";
 import { ResidualFolder } from "../../core/residuals.ts";
-import { runTask, scratchFolder, startTask } from "./run_task.ts";
+import { blockFile, runTask, scratchFolder, startTask } from "./run_task.ts";
 
 const MODEL = new URL("../../models/tiny-olmo2", import.meta.url).pathname;
 
@@ -107,16 +107,20 @@ Deno.test("collect stops at Ctrl-C, keeps complete shards and says how to go on"
 Deno.test("collect says so in one line when a shard cannot be written, and goes on when it can", async () => {
   using folder = scratchFolder();
   const cwd = folder.path;
-  const words = ["--text=storybook:101:20", "--out=r", "--quiet"];
-  const full = await runTask(["collect", ...words], { cwd, maxFileKiB: 64 });
+  const words = ["--text=storybook:101:20", "--quiet"];
+  equal((await runTask(["collect", ...words, "--out=whole"], { cwd })).code, 0);
+  const r = join(cwd, "r");
+  const obstacle = blockFile(join(cwd, "whole"), r, "shard_00000.parquet");
+  const full = await runTask(["collect", ...words, "--out=r"], { cwd });
   equal(full.code, 1);
   equal(full.stdout, "");
   match(
     full.stderr,
     /^error: Cannot write ".*\/r\/shard_00000\.parquet": [^\n]+\n$/,
   );
-  deepEqual(Object.keys(filesOf(join(cwd, "r"))), ["manifest.json"]);
-  const resumed = await runTask(["collect", ...words], { cwd });
+  Deno.removeSync(obstacle);
+  deepEqual(Object.keys(filesOf(r)), ["manifest.json"]);
+  const resumed = await runTask(["collect", ...words, "--out=r"], { cwd });
   equal(resumed.code, 0, resumed.stderr);
   const { manifest } = await ResidualFolder.open(directory(join(cwd, "r")));
   deepEqual([manifest.done, manifest.n_documents], [true, 20]);

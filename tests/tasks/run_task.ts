@@ -3,7 +3,7 @@
  * that deno.json gives them.
  * @module
  */
-import { dirname } from "node:path";
+import { dirname, join } from "node:path";
 
 const ROOT = dirname(dirname(import.meta.dirname!));
 
@@ -21,24 +21,17 @@ export interface RunOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** What is piped in; nothing when absent. */
   readonly stdin?: string;
-  /** Largest file that it can write, in KiB: beyond, writing fails as it does on a full disk. */
-  readonly maxFileKiB?: number;
 }
 
 /** Starts a task, for tests that stop it; kill it, or await its status. */
 export function startTask(
   [name, ...args]: readonly [task: string, ...args: string[]],
-  { cwd = ROOT, env = {}, stdin, maxFileKiB }: RunOptions = {},
+  { cwd = ROOT, env = {}, stdin }: RunOptions = {},
 ): Deno.ChildProcess {
   const { tasks } = JSON.parse(Deno.readTextFileSync(`${ROOT}/deno.json`));
-  const words: string[] = [...tasks[name].command.split(" "), ...args];
-  // A shell counts in blocks of 512 bytes; with the signal ignored, the write itself fails.
-  const limit = `trap "" XFSZ; ulimit -f ${2 * (maxFileKiB ?? 0)}; exec "$@"`;
-  const [program, ...rest] = maxFileKiB === undefined
-    ? words
-    : ["/bin/sh", "-c", limit, "sh", ...words];
-  return new Deno.Command(program!, {
-    args: rest,
+  const [program, ...words] = tasks[name].command.split(" ");
+  return new Deno.Command(program, {
+    args: [...words, ...args],
     cwd: ROOT,
     env: { INIT_CWD: cwd, ...env },
     stdin: stdin === undefined ? "null" : "piped",
@@ -74,4 +67,26 @@ export function scratchFolder(): { path: string } & Disposable {
     path,
     [Symbol.dispose]: () => Deno.removeSync(path, { recursive: true }),
   };
+}
+
+/**
+ * Makes a folder look as a run left it right after it began, with a folder in the place
+ * of one of its files, so that writing this file fails as it does on a full disk.
+ * @returns The folder in the way; remove it, and the run can go on.
+ */
+export function blockFile(
+  finished: string,
+  folder: string,
+  file: string,
+): string {
+  const { kind, fingerprint } = JSON.parse(
+    Deno.readTextFileSync(join(finished, "manifest.json")),
+  );
+  const obstacle = join(folder, file);
+  Deno.mkdirSync(obstacle, { recursive: true });
+  Deno.writeTextFileSync(
+    join(folder, "manifest.json"),
+    JSON.stringify({ kind, fingerprint }),
+  );
+  return obstacle;
 }

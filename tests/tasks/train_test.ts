@@ -3,7 +3,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { directory } from "../../core/files.ts";
 import { SaeFile } from "../../core/sae_file.ts";
-import { runTask, scratchFolder, startTask } from "./run_task.ts";
+import { blockFile, runTask, scratchFolder, startTask } from "./run_task.ts";
 import { collectSmall, SMALL_RECIPE, trainSmall } from "./small_sae.ts";
 
 const WORDS = ["--residuals=residuals", ...SMALL_RECIPE] as const;
@@ -99,12 +99,18 @@ Deno.test("train goes on from its checkpoint after kill -9 and after a full disk
   const long = ["--steps=150", "--metrics-every=1", "--checkpoint-every=25"];
   await trainSmall(cwd, "straight", ...long);
   const words = ["train", ...WORDS, ...long, "--out=sae"] as const;
-  const full = await runTask(words, { cwd, maxFileKiB: 64 });
+  const obstacle = blockFile(
+    join(cwd, "straight"),
+    join(cwd, "sae"),
+    "train.json",
+  );
+  const full = await runTask(words, { cwd });
   equal(full.code, 1);
   match(
     full.stderr,
-    /^error: Cannot write ".*\/sae\/checkpoint\.safetensors": [^\n]+\n$/m,
+    /^error: Cannot write ".*\/sae\/train\.json": [^\n]+\n$/m,
   );
+  Deno.removeSync(obstacle);
   const child = startTask(words, { cwd });
   const output = child.output();
   const checkpoint = join(cwd, "sae", "checkpoint.safetensors");
