@@ -143,7 +143,7 @@ Deno.test("checkPlan() says in one line what is too much and what to take", () =
   throws(() => checkPlan(plan), {
     name: "RangeError",
     message:
-      /^Cannot train: expected at most 8\.00 GB on the GPU: got 10\.9 GB, the most of it moments with 4\.29 GB: take --moments q8 \(GPU 7\.[67]\d GB, host 8\.59 GB\) or .*--d-sae \d+ \([^\n]*\)$/,
+      /^Cannot train: expected at most 8\.00 GB on the GPU: got 10\.9 GB, the most of it moments with 4\.30 GB: take --moments q8 \(GPU 7\.[67]\d GB, host 8\.59 GB\) or .*--d-sae \d+ \([^\n]*\)$/,
   });
   checkPlan(planOf({}, { gpu: 11e9, isShared: false }));
 });
