@@ -77,6 +77,7 @@ export {
   parseHookPoint,
 } from "./core/hook_point.ts";
 export {
+  type SaeArchitecture,
   SaeFile,
   type SaeLayout,
   type SaeMetadata,
@@ -88,6 +89,7 @@ export {
   type SaeRows,
   type SaeTensors,
 } from "./core/sae.ts";
+export { SaeEncoder, type TakeActivations } from "./core/sae_encoder.ts";
 export {
   type ScoreOptions,
   scoreSequences,

@@ -1,5 +1,8 @@
 /**
- * The sparse autoencoder on the GPU: acts = relu(x·W_encᵀ + b_enc), x̂ = acts·W_dec + b_dec.
+ * The sparse autoencoder on the GPU: x̂ = acts·W_dec + b_dec, where acts are of pre = x·W_encᵀ + b_enc
+ * - relu: what is above 0
+ * - topk: the k largest above 0 of each row, with all ties of the k-th
+ * - jumprelu: what is above a threshold of its feature; batchtopk is one of these once it is trained
  * @module
  */
 import type { Gpu, Recorder, Tensor } from "../gpu/mod.ts";
@@ -10,6 +13,8 @@ import {
   DECODE_ERROR,
   ENCODE,
 } from "../kernels/sae_epilogues.ts";
+import { ENCODE_JUMPRELU } from "../kernels/sae_inference_epilogues.ts";
+import type { SaeArchitecture } from "./sae_config.ts";
 
 /** Features `[start, end)`, few enough that their weights and activations fit into one binding each. */
 export interface FeatureWindow {
@@ -29,6 +34,8 @@ export interface SaeTensors {
   readonly W_dec: Tensor;
   /** Decoder bias `[d_model]`. */
   readonly b_dec: Tensor;
+  /** What an activation must exceed, `[d_sae]`; of jumprelu only. */
+  readonly threshold?: Tensor | undefined;
 }
 
 /** Where an SAE's weights are read from, by runs of features; row i belongs to feature i. */
@@ -37,6 +44,12 @@ export interface SaeRows {
   readonly d_model: number;
   /** Number of features. */
   readonly d_sae: number;
+  /** Function from pre-activations to activations; `relu` when absent. */
+  readonly architecture?: SaeArchitecture;
+  /** Features that fire on a vector; needed for topk. */
+  readonly k?: number | undefined;
+  /** f32 `[d_sae]`, what an activation must exceed; needed for jumprelu. */
+  threshold?(): Promise<Float32Array<ArrayBuffer> | undefined>;
   /** f32 `[end - start, d_model]`: what features `[start, end)` read. */
   rowsOfEncoder(
     start: number,
@@ -93,20 +106,32 @@ export function windowOf(tensor: Tensor, window: FeatureWindow): Tensor {
   return isWhole ? tensor : tensor.rows(window.start, window.end);
 }
 
-/** Records acts = relu(x·W_encᵀ + b_enc): x f32 `[T, d_model]`, acts f32 `[T, window]`. */
+/**
+ * Records acts = relu(x·W_encᵀ + b_enc), or with thresholds what exceeds them: x f32 `[T, d_model]`, acts f32 `[T, window]`.
+ * Of topk these are the activations to select from.
+ */
 export function encodeWindow(
   rec: Recorder,
-  { W_enc, b_enc }: SaeTensors,
+  { W_enc, b_enc, threshold }: Pick<
+    SaeTensors,
+    "W_enc" | "b_enc" | "threshold"
+  >,
   x: Tensor,
   acts: Tensor,
   window: FeatureWindow,
 ): void {
+  const bias = windowOf(b_enc, window);
   matmul(rec, {
     layout: "mk,nk",
     A: x,
     B: windowOf(W_enc, window),
     C: acts,
-    epilogue: { spec: ENCODE, tensors: { b_enc: windowOf(b_enc, window) } },
+    epilogue: threshold
+      ? {
+        spec: ENCODE_JUMPRELU,
+        tensors: { b_enc: bias, threshold: windowOf(threshold, window) },
+      }
+      : { spec: ENCODE, tensors: { b_enc: bias } },
   });
 }
 
@@ -134,7 +159,7 @@ export function decodeWindow(
   });
 }
 
-/** An SAE with weights in GPU memory; owns its tensors. */
+/** An SAE with weights in GPU memory; owns its tensors. `SaeEncoder` runs it. */
 export class Sae implements SaeTensors, Disposable {
   /** The device that holds the weights. */
   readonly gpu: Gpu;
@@ -142,6 +167,12 @@ export class Sae implements SaeTensors, Disposable {
   readonly d_model: number;
   /** Number of features. */
   readonly d_sae: number;
+  /** Function from pre-activations to activations. */
+  readonly architecture: SaeArchitecture;
+  /** Features that fire on a vector; of topk only. */
+  readonly k: number | undefined;
+  /** What an activation must exceed, f32 `[d_sae]`; of jumprelu only. */
+  readonly threshold: Tensor | undefined;
   /** Encoder directions, f32 `[d_sae, d_model]`; row i reads feature i. */
   readonly W_enc: Tensor;
   /** Encoder biases, f32 `[d_sae]`. */
@@ -152,23 +183,46 @@ export class Sae implements SaeTensors, Disposable {
   readonly b_dec: Tensor;
   readonly #owned = new DisposableStack();
 
-  private constructor(gpu: Gpu, d_model: number, d_sae: number) {
+  private constructor(gpu: Gpu, weights: SaeRows) {
+    const { d_model, d_sae, architecture = "relu" } = weights;
     this.gpu = gpu;
     this.d_model = d_model;
     this.d_sae = d_sae;
+    this.architecture = architecture;
+    this.k = architecture === "topk" ? weights.k : undefined;
     const tensor = (label: string, shape: readonly number[]): Tensor =>
       this.#owned.use(gpu.tensor(label, "f32", shape));
     this.W_enc = tensor("W_enc", [d_sae, d_model]);
     this.b_enc = tensor("b_enc", [d_sae]);
     this.W_dec = tensor("W_dec", [d_sae, d_model]);
     this.b_dec = tensor("b_dec", [d_model]);
+    this.threshold = architecture === "jumprelu"
+      ? tensor("threshold", [d_sae])
+      : undefined;
   }
 
-  /** Loads the weights, a bounded run of features at a time. */
+  /**
+   * Loads the weights, a bounded run of features at a time.
+   * @throws {TypeError} If k of topk or the thresholds of jumprelu are missing.
+   */
   static async load(gpu: Gpu, weights: SaeRows): Promise<Sae> {
-    const { d_model, d_sae } = weights;
-    const sae = new Sae(gpu, d_model, d_sae);
+    const { d_model, d_sae, k } = weights;
+    if (weights.architecture === "topk" && !(k && k > 0)) {
+      throw new TypeError(
+        `Cannot load an SAE of topk: expected k from 1: got ${k}`,
+      );
+    }
+    const sae = new Sae(gpu, weights);
     try {
+      if (sae.threshold) {
+        const threshold = await weights.threshold?.();
+        if (!threshold) {
+          throw new TypeError(
+            "Cannot load an SAE of jumprelu: expected thresholds: got none",
+          );
+        }
+        sae.threshold.write(threshold);
+      }
       const step = Math.max(1, Math.floor(LOAD_BYTES / (4 * d_model)));
       for (let start = 0; start < d_sae; start += step) {
         const end = Math.min(start + step, d_sae);
@@ -187,26 +241,6 @@ export class Sae implements SaeTensors, Disposable {
   /** The windows in which to encode and decode T tokens; one, where bindings are large enough. */
   windows(T: number): FeatureWindow[] {
     return featureWindows(this.gpu, this.W_enc, T);
-  }
-
-  /** Records acts = relu(x·W_encᵀ + b_enc) for all features or a window of them; see {@link encodeWindow}. */
-  encode(
-    rec: Recorder,
-    x: Tensor,
-    acts: Tensor,
-    window: FeatureWindow = { start: 0, end: this.d_sae },
-  ): void {
-    encodeWindow(rec, this, x, acts, window);
-  }
-
-  /** Records x̂ = acts·W_dec + b_dec for all features, or what a window of them adds to it; see {@link decodeWindow}. */
-  decode(
-    rec: Recorder,
-    acts: Tensor,
-    xHat: Tensor,
-    window: FeatureWindow = { start: 0, end: this.d_sae },
-  ): void {
-    decodeWindow(rec, this, acts, xHat, window);
   }
 
   /** Frees the weights. */

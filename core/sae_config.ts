@@ -7,10 +7,23 @@ import { z } from "zod";
 import { checkJson } from "./check_json.ts";
 import { hookPlace, type HookPoint, isHookPoint } from "./hook_point.ts";
 
+/**
+ * Functions from pre-activations to activations: `relu` keeps what is above 0, `topk` the k largest of those with all
+ * ties, `jumprelu` what is above a threshold of each feature.
+ */
+export type SaeArchitecture = "relu" | "topk" | "jumprelu";
+
 /** What is known of an SAE beside its weights. A missing field is one that the file does not tell. */
 export interface SaeMetadata {
   /** Function from pre-activations to activations. */
-  readonly architecture: "relu";
+  readonly architecture: SaeArchitecture;
+  /** Features that fire on a vector; of topk only. */
+  readonly k?: number;
+  /**
+   * What an activation of topk must exceed where a feature is looked at alone, as steering does: the mean over training
+   * of the smallest activation that was kept, in the units of the weights.
+   */
+  readonly inferenceThreshold?: number;
   /** Where it reads and writes. */
   readonly hookPoint?: HookPoint;
   /** Name of its model. */
@@ -66,13 +79,17 @@ const OurMetadata = z.object({
   inputScale: z.number().positive(),
   nTokensTrained: z.int().min(0).exactOptional(),
   text: z.string().exactOptional(),
+  inferenceThreshold: z.number().positive().exactOptional(),
   recipe: z.record(z.string(), z.unknown()).exactOptional(),
 });
 
 const SaeLensConfig = z.object({
   d_in: d_model,
   d_sae,
-  architecture: z.literal("standard"),
+  architecture: z.enum(["standard", "topk", "jumprelu"]),
+  k: z.int().min(1).optional(),
+  // Where it is true the ranking depends on the decoder.
+  rescale_acts_by_decoder_norm: z.literal(false).optional(),
   // SAELens takes true where it is missing, and then b_dec is subtracted first.
   apply_b_dec_to_input: z.literal(false),
   normalize_activations: z.literal("none"),
@@ -83,7 +100,11 @@ const SaeLensConfig = z.object({
     context_size: z.int().min(1).nullish(),
     open_concept_steering: OurMetadata.optional(),
   }),
-});
+}).refine(
+  ({ architecture, k = 0, d_sae }) =>
+    architecture !== "topk" || (k > 0 && k <= d_sae),
+  { path: ["k"], error: "expected 1 to d_sae for topk" },
+);
 
 const OpenConceptSteeringConfig = z.object({
   input_size: d_model,
@@ -127,7 +148,10 @@ function fromSaeLens(json: unknown, file: string): SaeConfig {
     d_model: config.d_in,
     d_sae: config.d_sae,
     metadata: {
-      architecture: "relu",
+      architecture: config.architecture === "standard"
+        ? "relu"
+        : config.architecture,
+      ...(config.architecture === "topk" ? { k: config.k! } : {}),
       ...ours,
       ...(metadata.model_name ? { modelName: metadata.model_name } : {}),
       ...(metadata.context_size
@@ -170,10 +194,13 @@ export function saeLensConfig(
   d_sae: number,
   metadata: SaeMetadata & { hookPoint: HookPoint; modelName: string },
 ): Readonly<Record<string, unknown>> {
-  const { modelName, contextLength, architecture: _, ...ours } = metadata;
+  const { modelName, contextLength, architecture, k, ...ours } = metadata;
   const { site, layer } = hookPlace(metadata.hookPoint);
   return {
-    architecture: "standard",
+    architecture: architecture === "relu" ? "standard" : architecture,
+    ...(architecture === "topk"
+      ? { k, rescale_acts_by_decoder_norm: false }
+      : {}),
     d_in: d_model,
     d_sae,
     dtype: "float32",

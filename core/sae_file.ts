@@ -3,12 +3,15 @@
  * `sae_weights.safetensors`) with our metadata inside; those of open-concept-steering are read too.
  *
  * Saved weights are folded: they take raw activations and give raw ones, and
- * every decoder row has norm 1, so that activations and strengths of features compare.
+ * every decoder row has norm 1, so that activations and strengths of features compare;
+ * but for topk, where the norms stay in the decoder, as they would change what the k largest are.
+ * An SAE of batchtopk is saved as a jumprelu with one threshold for all features.
  * @module
  */
 import {
   CONFIG_FILES,
   parseSaeConfig,
+  type SaeArchitecture,
   type SaeConfig,
   type SaeLayout,
   type SaeMetadata,
@@ -23,7 +26,7 @@ import { type FeatureRows, featureRows, floatVector } from "./sae_rows.ts";
 import { Safetensors } from "./safetensors.ts";
 import { type Folder, readJson } from "./source.ts";
 
-export type { SaeLayout, SaeMetadata } from "./sae_config.ts";
+export type { SaeArchitecture, SaeLayout, SaeMetadata } from "./sae_config.ts";
 export {
   type FeatureMeasurements,
   foldSae,
@@ -132,9 +135,30 @@ export class SaeFile {
     return floatVector(this.#weights, TENSORS[this.layout].b_dec, this.d_model);
   }
 
+  /** Function from pre-activations to activations. */
+  get architecture(): SaeArchitecture {
+    return this.metadata.architecture;
+  }
+
+  /** Features that fire on a vector; of topk only. */
+  get k(): number | undefined {
+    return this.metadata.k;
+  }
+
+  /**
+   * What the activation of each feature must exceed, f32 `[d_sae]`; undefined but for jumprelu. Never below 0: SAELens
+   * takes the relu as well.
+   */
+  async threshold(): Promise<Float32Array<ArrayBuffer> | undefined> {
+    if (this.architecture !== "jumprelu") return undefined;
+    const values = await floatVector(this.#weights, "threshold", this.d_sae);
+    return values.map((value) => Math.max(value, 0));
+  }
+
   /** All weights, for SAEs that fit into memory. */
   async weights(): Promise<SaeWeights> {
     const { d_model, d_sae } = this;
+    const threshold = await this.threshold();
     return {
       d_model,
       d_sae,
@@ -142,6 +166,7 @@ export class SaeFile {
       b_enc: await this.b_enc(),
       W_dec: await this.rowsOfDecoder(0, d_sae),
       b_dec: await this.b_dec(),
+      ...(threshold && { threshold }),
     };
   }
 

@@ -6,6 +6,7 @@ import type { HookPoint } from "./hook_point.ts";
 import {
   CONFIG_FILES,
   parseSaeConfig,
+  type SaeArchitecture,
   saeLensConfig,
   type SaeMetadata,
 } from "./sae_config.ts";
@@ -25,6 +26,8 @@ export interface SaeWeights {
   readonly W_dec: Float32Array;
   /** Decoder bias `[d_model]`. */
   readonly b_dec: Float32Array;
+  /** What an activation must exceed, `[d_sae]`; of jumprelu only. */
+  readonly threshold?: Float32Array;
 }
 
 /** Writes one file of a folder, whole or not at all. */
@@ -46,25 +49,34 @@ export const DENSITY_FILE = "sparsity.safetensors";
  * W_enc·s, W_dec/s, b_dec/s. Then the norm n of each decoder row moves into its
  * activation: W_enc·n, b_enc·n, W_dec/n. With N the norm before, n = N/s, so that
  * W_enc·N, b_enc·N/s and W_dec/N do both with one rounding. A row of norm 0 stays 0.
+ * Thresholds are activations, and become threshold·N/s.
+ *
+ * With topk the norms stay where they are, N = 1 above: moved into the activations they would change
+ * which of them are the k largest.
  * @throws {RangeError} If the scale is not positive and finite.
  */
-export function foldSae(weights: SaeWeights, inputScale: number): void {
+export function foldSae(
+  weights: SaeWeights,
+  inputScale: number,
+  architecture: SaeArchitecture = "relu",
+): void {
   if (!(inputScale > 0 && inputScale < Infinity)) {
     throw new RangeError(
       `Cannot fold the input scale: expected a positive number: got ${inputScale}`,
     );
   }
-  const { W_enc, b_enc, W_dec, b_dec, d_model, d_sae } = weights;
+  const { W_enc, b_enc, W_dec, b_dec, threshold, d_model, d_sae } = weights;
   for (let i = 0; i < d_sae; i++) {
     const encoder = W_enc.subarray(i * d_model, (i + 1) * d_model);
     const decoder = W_dec.subarray(i * d_model, (i + 1) * d_model);
     // A dead row reconstructs nothing; it counts as of norm 1 on the raw side.
-    const norm = norm2(decoder) || inputScale;
+    const norm = architecture === "topk" ? 1 : norm2(decoder) || inputScale;
     for (let j = 0; j < d_model; j++) {
       encoder[j]! *= norm;
       decoder[j]! /= norm;
     }
     b_enc[i]! *= norm / inputScale;
+    if (threshold) threshold[i]! *= norm / inputScale;
   }
   for (let j = 0; j < d_model; j++) b_dec[j]! /= inputScale;
 }
@@ -94,15 +106,15 @@ export interface FeatureMeasurements {
 
 /**
  * Writes an SAE: the weights first, and the config, which makes it one, last.
- * @throws {TypeError} If an array has another length than d_sae and d_model tell.
- * @throws {RangeError} If a value is not finite, or a decoder row is not folded to norm 1. Nothing is written then.
+ * @throws {TypeError} If an array has another length than d_sae and d_model tell, or jumprelu has no thresholds.
+ * @throws {RangeError} If a value is not finite, or a decoder row is not folded to norm 1 (topk: any). Nothing is written then.
  */
 export async function saveSae(
   write: WriteFile,
   { weights, metadata }: SaeToSave,
 ): Promise<void> {
-  checkWeights(weights);
-  const { d_model, d_sae, W_enc, b_enc, W_dec, b_dec } = weights;
+  checkWeights(weights, metadata.architecture);
+  const { d_model, d_sae, W_enc, b_enc, W_dec, b_dec, threshold } = weights;
   const config = saeLensConfig(d_model, d_sae, metadata);
   parseSaeConfig("saelens", config, CONFIG_FILES.saelens);
   await write(
@@ -117,6 +129,7 @@ export async function saveSae(
       f32("b_enc", [d_sae], b_enc),
       f32("W_dec", [d_sae, d_model], W_dec),
       f32("b_dec", [d_model], b_dec),
+      ...(threshold ? [f32("threshold", [d_sae], threshold)] : []),
     ]),
   );
   await write(CONFIG_FILES.saelens, JSON.stringify(config, null, 2) + "\n");
@@ -187,15 +200,33 @@ async function* transposedChunks(
   }
 }
 
-function checkWeights(weights: SaeWeights): void {
-  const { d_model, d_sae, W_enc, b_enc, W_dec, b_dec } = weights;
+function checkWeights(
+  weights: SaeWeights,
+  architecture: SaeArchitecture,
+): void {
+  const { d_model, d_sae, W_enc, b_enc, W_dec, b_dec, threshold } = weights;
+  if ((architecture === "jumprelu") !== (threshold !== undefined)) {
+    throw new TypeError(
+      `Cannot save the SAE: expected thresholds for jumprelu, and for nothing else: got ${
+        threshold ? "some" : "none"
+      } for ${architecture}`,
+    );
+  }
   const lengths = {
     W_enc: d_sae * d_model,
     b_enc: d_sae,
     W_dec: d_sae * d_model,
     b_dec: d_model,
+    threshold: d_sae,
   };
-  for (const [name, values] of Object.entries({ W_enc, b_enc, W_dec, b_dec })) {
+  const arrays = {
+    W_enc,
+    b_enc,
+    W_dec,
+    b_dec,
+    ...(threshold && { threshold }),
+  };
+  for (const [name, values] of Object.entries(arrays)) {
     const length = lengths[name as keyof typeof lengths];
     if (values.length !== length) {
       throw new TypeError(
@@ -210,7 +241,7 @@ function checkWeights(weights: SaeWeights): void {
       } at ${bad}`,
     );
   }
-  for (let i = 0; i < d_sae; i++) {
+  for (let i = 0; i < d_sae && architecture !== "topk"; i++) {
     const norm = norm2(W_dec.subarray(i * d_model, (i + 1) * d_model));
     if (norm === 0 || Math.abs(norm - 1) < 1e-3) continue;
     throw new RangeError(

@@ -8,6 +8,9 @@ export const MAX_STEERED_FEATURES = 256;
 /** The numbers by which {@link steer} knows its modes; `ablate` is a clamp to 0. */
 export const STEER_MODES = { clamp: 0, add: 1, min: 2, scale: 3 } as const;
 
+/** The threshold below which no activation is, finite because shaders may assume that all numbers are: the linear encoding. */
+export const NO_THRESHOLD = -3.4028234663852886e38;
+
 /** Rank-k steering of the residual stream, with a range of entries for every token. */
 export const steer = defineKernel({
   name: "steer",

@@ -6,7 +6,8 @@
 import { hookPlace, type HookPoint } from "../core/hook_point.ts";
 import { KvCache } from "../core/kv_cache.ts";
 import { type Olmo2, Workspace } from "../core/olmo2.ts";
-import type { FeatureWindow, Sae } from "../core/sae.ts";
+import type { Sae } from "../core/sae.ts";
+import { SaeEncoder } from "../core/sae_encoder.ts";
 import { wholeSequences } from "../core/token_batch.ts";
 import type { Tensor } from "../gpu/mod.ts";
 import { gatherRows } from "../kernels/gather_rows.ts";
@@ -135,7 +136,7 @@ class SparseEncoder implements Disposable {
   readonly #rows: Tensor; // u32 [tokens]: which tokens are encoded
   readonly #x: Tensor; // f32 [tokens, d_model]
   readonly #normed: Tensor | undefined; // f32 [tokens, d_model], for final_norm@l
-  readonly #windows: { window: FeatureWindow; acts: Tensor }[] = []; // acts f32 [tokens, window]
+  readonly #encoder: SaeEncoder;
   #lists: Tensor | undefined; // u32 [tokens, 1 + 2 cap]
 
   constructor(
@@ -166,14 +167,7 @@ class SparseEncoder implements Disposable {
     this.#normed = place.site === "final_norm"
       ? tensor("final_norm", "f32", [nTokens, d_model])
       : undefined;
-    // Windows of one size take turns in one tensor.
-    const bySize = new Map<number, Tensor>();
-    for (const window of sae.windows(nTokens)) {
-      const size = window.end - window.start;
-      const acts = bySize.get(size) ?? tensor("acts", "f32", [nTokens, size]);
-      bySize.set(size, acts);
-      this.#windows.push({ window, acts });
-    }
+    this.#encoder = owned.use(new SaeEncoder(sae, nTokens));
     this.#owned = owned.move();
   }
 
@@ -214,11 +208,9 @@ class SparseEncoder implements Disposable {
       });
       gatherRows.run(rec, { x: resid, rows: this.#rows.rows(0, n), y: x });
       if (normed) this.#model.finalNorm(rec, x, normed);
-      for (const { window, acts } of this.#windows) {
-        const some = acts.rows(0, n);
-        this.#sae.encode(rec, normed ?? x, some, window);
-        saeCompact.run(rec, { acts: some, lists }, { start: window.start });
-      }
+      this.#encoder.encode(rec, normed ?? x, (acts, { start }) => {
+        saeCompact.run(rec, { acts, lists }, { start });
+      });
     });
   }
 

@@ -1,6 +1,11 @@
 import type { Gpu, Recorder, Tensor } from "../gpu/mod.ts";
 import type { SaeFile } from "../core/sae_file.ts";
-import { MAX_STEERED_FEATURES, steer, STEER_MODES } from "../kernels/steer.ts";
+import {
+  MAX_STEERED_FEATURES,
+  NO_THRESHOLD,
+  steer,
+  STEER_MODES,
+} from "../kernels/steer.ts";
 
 /** How a feature's activation is changed; see {@link Intervention}. */
 export type SteerMode = "clamp" | "add" | "ablate" | "min" | "scale";
@@ -90,7 +95,11 @@ export function formatIntervention(
   }`;
 }
 
-/** What activation the encoder is taken to give: `relu` as trained, `linear` as open-concept-steering did. */
+/**
+ * What activation the encoder is taken to give: `relu` as trained, with the thresholds of jumprelu, or `linear`, the
+ * pre-activation as it is, as open-concept-steering did. Of topk a feature alone cannot know whether it is among the k
+ * largest, so that `relu` takes the SAE's inference threshold for all features.
+ */
 export type SteerEncoding = "relu" | "linear";
 
 /**
@@ -123,7 +132,7 @@ export class SteeringBank implements Disposable {
   /**
    * Reads the features' rows from an SAE file and puts them on the GPU. An SAE of
    * `final_norm@l` is applied to the raw stream after block l, as open-concept-steering did.
-   * @throws {RangeError} As {@link kernelStrengths}.
+   * @throws {RangeError} As {@link kernelStrengths}, or if an SAE of topk has no inference threshold and a mode needs one.
    */
   static async load(
     gpu: Gpu,
@@ -140,7 +149,12 @@ export class SteeringBank implements Disposable {
     const W_dec = new Float32Array(n * d_model);
     const entry = new DataView(new ArrayBuffer(16 * n));
     const b_enc = await sae.b_enc();
-    const isLinear = options.encoding === "linear";
+    // Adding is the same whatever the activation is.
+    const isLinear = options.encoding === "linear" ||
+      all.every(({ mode }) => mode === "add");
+    const thresholdOf = isLinear
+      ? (): number => NO_THRESHOLD
+      : await thresholds(sae);
     for (const [e, { feature, mode }] of all.entries()) {
       W_enc.set(await sae.rowsOfEncoder(feature, feature + 1), e * d_model);
       W_dec.set(await sae.rowsOfDecoder(feature, feature + 1), e * d_model);
@@ -148,7 +162,7 @@ export class SteeringBank implements Disposable {
       entry.setFloat32(16 * e, b_enc[feature]!, true);
       entry.setUint32(16 * e + 4, number, true);
       entry.setFloat32(16 * e + 8, strengths[e]!, true);
-      entry.setUint32(16 * e + 12, isLinear ? 1 : 0, true);
+      entry.setFloat32(16 * e + 12, thresholdOf(feature), true);
     }
     using owned = new DisposableStack();
     const tensors = {
@@ -189,6 +203,23 @@ export class SteeringBank implements Disposable {
   [Symbol.dispose](): void {
     this.#owned.dispose();
   }
+}
+
+/**
+ * What the activation of a feature must exceed.
+ * @throws {RangeError} If the SAE is of topk and has no inference threshold.
+ */
+async function thresholds(sae: SaeFile): Promise<(feature: number) => number> {
+  if (sae.architecture === "relu") return () => 0;
+  if (sae.architecture === "jumprelu") {
+    const values = await sae.threshold();
+    return (feature) => values![feature]!;
+  }
+  const { inferenceThreshold } = sae.metadata;
+  if (inferenceThreshold !== undefined) return () => inferenceThreshold;
+  throw new RangeError(
+    `Cannot steer with "${sae.name}": expected an inference threshold, since which features of topk fire depends on all of them: got none: steer with linear encoding, or only add`,
+  );
 }
 
 function checkSet(sae: SaeFile, set: readonly Intervention[]): void {

@@ -3,6 +3,7 @@
  * @module
  */
 import { decodeWindow, type Sae, windowOf } from "../core/sae.ts";
+import { SaeEncoder } from "../core/sae_encoder.ts";
 import { type Gpu, ReadbackRing, type Tensor } from "../gpu/mod.ts";
 import { saeFeatureStats } from "../kernels/sae_feature_stats.ts";
 import { squareParts, sumSquares } from "../kernels/sum_squares.ts";
@@ -134,7 +135,7 @@ class EvaluationPass implements Disposable {
   readonly #rows: Tensor;
   readonly #x: Tensor;
   readonly #err: Tensor;
-  readonly #acts: Tensor;
+  readonly #encoder: SaeEncoder;
   readonly #partials: Tensor;
   readonly #owned = new DisposableStack();
 
@@ -147,15 +148,12 @@ class EvaluationPass implements Disposable {
       shape: readonly number[],
       dtype: "f32" | "u32" | "bf16" = "f32",
     ): Tensor => this.#owned.use(gpu.tensor(label, dtype, shape));
-    const widest = Math.max(
-      ...sae.windows(TOKENS).map(({ start, end }) => end - start),
-    );
     this.nFired = own("n_fired", [d_sae], "u32");
     this.maxAct = own("max_act", [d_sae]);
     this.#rows = own("rows", [TOKENS, d_model], "bf16");
     this.#x = own("x", [TOKENS, d_model]);
     this.#err = own("err", [TOKENS, d_model]);
-    this.#acts = own("acts", [TOKENS * widest]);
+    this.#encoder = this.#owned.use(new SaeEncoder(sae, TOKENS));
     this.#partials = own("partials", [squareParts(TOKENS * d_model), 4]);
     this.errors = this.#owned.use(new ReadbackRing(gpu, this.#partials));
   }
@@ -171,17 +169,14 @@ class EvaluationPass implements Disposable {
     rows.write(packed);
     this.#gpu.record("evaluate SAE", (rec) => {
       unpackBatch.run(rec, { rows, x }, { scale: 1 });
-      for (const window of sae.windows(TOKENS)) {
-        const size = window.end - window.start;
-        const acts = this.#acts.rows(0, T * size).reshape([T, size]);
-        sae.encode(rec, x, acts, window);
+      this.#encoder.encode(rec, x, (acts, window) => {
         decodeWindow(rec, sae, acts, err, window, x);
         saeFeatureStats.run(rec, {
           acts,
           n_fired: windowOf(this.nFired, window),
           max_act: windowOf(this.maxAct, window),
         });
-      }
+      });
       const values = flat(err);
       rec.clear(partials);
       sumSquares.run(rec, { values, partials }, {

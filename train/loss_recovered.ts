@@ -4,7 +4,8 @@
  */
 import { hookPlace, type HookPoint } from "../core/hook_point.ts";
 import type { Olmo2 } from "../core/olmo2.ts";
-import { decodeWindow, encodeWindow, type Sae } from "../core/sae.ts";
+import { decodeWindow, type Sae } from "../core/sae.ts";
+import { SaeEncoder } from "../core/sae_encoder.ts";
 import { scoreSequences, type ScoringPass } from "../core/score.ts";
 import type { Tensor } from "../gpu/mod.ts";
 import { replaceRows } from "../kernels/replace_rows.ts";
@@ -146,8 +147,7 @@ class Replacements implements Disposable {
   readonly #zero: Tensor; // f32 [1, d_model]
   readonly #mean: Tensor; // f32 [1, d_model]
   readonly #xHat: Tensor; // f32 [maxTokens, d_model]
-  readonly #acts: Tensor; // f32 [maxTokens · widest window]
-  readonly #maxTokens: number;
+  readonly #encoder: SaeEncoder;
   readonly #owned: DisposableStack;
 
   constructor(
@@ -156,17 +156,14 @@ class Replacements implements Disposable {
   ) {
     const { d_model } = sae;
     using owned = new DisposableStack();
-    const widest = sae.windows(maxTokens)
-      .reduce((most, { start, end }) => Math.max(most, end - start), 0);
     this.#sae = sae;
     this.#layer = hookPlace(hookPoint).layer;
-    this.#maxTokens = maxTokens;
     this.#zero = owned.use(gpu.tensor("zero", "f32", [1, d_model]));
     this.#mean = owned.use(
       gpu.floats("mean", [1, d_model], Float32Array.from(mean)),
     );
     this.#xHat = owned.use(gpu.tensor("x_hat", "f32", [maxTokens, d_model]));
-    this.#acts = owned.use(gpu.tensor("acts", "f32", [maxTokens * widest]));
+    this.#encoder = owned.use(new SaeEncoder(sae, maxTokens));
     this.#owned = owned.move();
   }
 
@@ -187,14 +184,10 @@ class Replacements implements Disposable {
   }
 
   #reconstruct({ rec, resid }: Pick<ScoringPass, "rec" | "resid">): void {
-    const T = resid.nRows;
-    const xHat = this.#xHat.rows(0, T);
-    for (const window of this.#sae.windows(this.#maxTokens)) {
-      const size = window.end - window.start;
-      const acts = this.#acts.rows(0, T * size).reshape([T, size]);
-      encodeWindow(rec, this.#sae, resid, acts, window);
+    const xHat = this.#xHat.rows(0, resid.nRows);
+    this.#encoder.encode(rec, resid, (acts, window) => {
       decodeWindow(rec, this.#sae, acts, xHat, window);
-    }
+    });
   }
 
   [Symbol.dispose](): void {

@@ -210,7 +210,14 @@ Deno.test("SaeFile.open() reads SAELens files of others and refuses those it can
   });
   assert.equal(elsewhere.metadata.hookPoint, undefined);
   const refused: [string, Record<string, unknown>][] = [
-    ["architecture", { architecture: "topk" }],
+    ["architecture", { architecture: "gated" }],
+    ["k", { architecture: "topk" }],
+    ["k", { architecture: "topk", k: 12 }],
+    ["rescale_acts_by_decoder_norm", {
+      architecture: "topk",
+      k: 2,
+      rescale_acts_by_decoder_norm: true,
+    }],
     ["apply_b_dec_to_input", { apply_b_dec_to_input: true }],
     ["apply_b_dec_to_input", { apply_b_dec_to_input: undefined }],
     ["normalize_activations", { normalize_activations: "layer_norm" }],

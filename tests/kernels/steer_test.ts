@@ -1,5 +1,6 @@
 import {
   MAX_STEERED_FEATURES,
+  NO_THRESHOLD,
   steer,
   STEER_MODES,
 } from "../../kernels/steer.ts";
@@ -16,7 +17,7 @@ import {
   words,
 } from "./run_kernel.ts";
 
-type Action = Pick<SteerEntry, "mode" | "value" | "linear">;
+type Action = Pick<SteerEntry, "mode" | "value" | "linear" | "threshold">;
 
 /** Entries with directions of length about 1, whose activations are of either sign. */
 function drawEntries(
@@ -50,11 +51,13 @@ async function checkSteer(
     );
   const bits = (value: number) =>
     new Uint32Array(Float32Array.of(value).buffer)[0]!;
-  const packed = entries.flatMap(({ b_enc, mode, value, linear }) => [
+  const packed = entries.flatMap((
+    { b_enc, mode, value, linear, threshold = 0 },
+  ) => [
     bits(b_enc),
     STEER_MODES[mode],
     bits(value),
-    linear ? 1 : 0,
+    bits(linear ? NO_THRESHOLD : threshold),
   ]);
   const got = await runKernel(steer, {
     W_enc: join("W_enc"),
@@ -77,11 +80,16 @@ const modes = Object.keys(STEER_MODES) as SteerEntry["mode"][];
 
 for (const mode of modes) {
   seededTest(
-    `steer() does ${mode} as float64 does, with and without relu`,
+    `steer() does ${mode} as float64 does, with relu, a threshold and neither`,
     async (draw) => {
       for (const d_model of [5, 100]) {
-        const actions = [false, true].flatMap((linear) =>
-          [0, 2.5, -1.5, 40].map((value) => ({ mode, value, linear }))
+        const encodings = [
+          { linear: false },
+          { linear: true },
+          { linear: false, threshold: 2 },
+        ];
+        const actions = encodings.flatMap((encoding) =>
+          [0, 2.5, -1.5, 40].map((value) => ({ mode, value, ...encoding }))
         );
         const entries = drawEntries(draw, d_model, actions);
         // One entry for each token, over tokens with other activations.

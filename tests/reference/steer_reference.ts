@@ -13,8 +13,10 @@ export interface SteerEntry {
   readonly b_enc: number;
   readonly mode: keyof typeof STEER_MODES;
   readonly value: number;
-  /** Takes the activation without the relu. */
+  /** Takes the activation as it is, without threshold or relu. */
   readonly linear: boolean;
+  /** What an activation must exceed; 0 when absent. */
+  readonly threshold?: number;
 }
 
 /** x + Σ_e delta_e · W_dec_e for one token; all activations are those of the unchanged x. */
@@ -23,10 +25,11 @@ export function steerReference(
   entries: readonly SteerEntry[],
 ): Float64Array {
   const steered = Float64Array.from(x);
-  for (const { W_enc, W_dec, b_enc, mode, value, linear } of entries) {
+  for (const entry of entries) {
+    const { W_enc, W_dec, b_enc, mode, value, linear, threshold = 0 } = entry;
     let pre = b_enc;
     for (let j = 0; j < x.length; j++) pre += W_enc[j]! * x[j]!;
-    const act = linear ? pre : Math.max(pre, 0);
+    const act = linear || pre > threshold ? pre : 0;
     const wanted = {
       clamp: value,
       add: act + value,

@@ -1,0 +1,19 @@
+import type { Epilogue } from "./matmul.ts";
+
+/**
+ * acts = pre > threshold ? pre : 0 with pre = x·W_encᵀ + b_enc. What is not finite stays so: no comparison with NaN holds.
+ */
+export const ENCODE_JUMPRELU: Epilogue = {
+  name: "sae_encode_jumprelu",
+  bindings: {
+    b_enc: { access: "read", dtype: "f32", shape: ["ldc"] },
+    threshold: { access: "read", dtype: "f32", shape: ["ldc"] },
+  },
+  uniforms: [],
+  wgsl: `
+fn epilogue(value: f32, m: u32, col: u32, at: u32) -> f32 {
+  let pre = value + b_enc[col];
+  let is_finite = (bitcast<u32>(pre) & 0x7f800000u) != 0x7f800000u;
+  return select(pre, select(0.0, pre, pre > threshold[col]), is_finite);
+}`,
+};
