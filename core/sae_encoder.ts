@@ -26,7 +26,10 @@ export class SaeEncoder implements Disposable {
   readonly #acts: readonly Tensor[]; // f32 [maxTokens · window], one for each window or one for all
   readonly #selection: TopKTensors | undefined;
 
-  /** @throws {RangeError} As {@link Sae.windows}, or if there is no memory for the activations. */
+  /**
+   * Takes the memory for `maxTokens` tokens.
+   * @throws {RangeError} As {@link Sae.windows}, or if there is no memory for the activations.
+   */
   constructor(sae: Sae, maxTokens: number) {
     const { gpu, architecture } = sae;
     using owned = new DisposableStack();

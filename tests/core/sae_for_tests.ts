@@ -1,11 +1,13 @@
 import { Rng } from "../../core/rng.ts";
 import {
   foldSae,
+  type SaeArchitecture,
   type SaeToSave,
   type SaeWeights,
   saveSae,
   type WriteFile,
 } from "../../core/sae_file.ts";
+import type { SaeRows } from "../../core/sae.ts";
 import { type Folder, memoryFolder } from "../../core/source.ts";
 
 /** Metadata with every field. */
@@ -39,6 +41,45 @@ export function randomWeights(
     b_dec: normal(d_model),
   };
 }
+
+/** Weights in memory as an SAE is loaded from. */
+export function rowsOfWeights(
+  weights: SaeWeights,
+  rest: Pick<SaeRows, "architecture" | "k"> = {},
+): SaeRows {
+  const { d_model, d_sae } = weights;
+  const rows = (W: Float32Array, start: number, end: number) =>
+    Promise.resolve(
+      Float32Array.from(W.subarray(start * d_model, end * d_model)),
+    );
+  return {
+    d_model,
+    d_sae,
+    ...rest,
+    rowsOfEncoder: (start, end) => rows(weights.W_enc, start, end),
+    rowsOfDecoder: (start, end) => rows(weights.W_dec, start, end),
+    b_enc: () => Promise.resolve(Float32Array.from(weights.b_enc)),
+    b_dec: () => Promise.resolve(Float32Array.from(weights.b_dec)),
+    threshold: () =>
+      Promise.resolve(
+        weights.threshold && Float32Array.from(weights.threshold),
+      ),
+  };
+}
+
+/** What an architecture needs beside the weights of a relu, for weights that are not folded. */
+export function withArchitecture(
+  architecture: SaeArchitecture,
+  weights: SaeWeights,
+): { weights: SaeWeights; k?: number } {
+  if (architecture === "topk") return { weights, k: 4 };
+  if (architecture === "relu") return { weights };
+  const threshold = weights.b_enc.map((bias) => 0.1 + 2 * Math.abs(bias));
+  return { weights: { ...weights, threshold } };
+}
+
+/** All architectures that are run. */
+export const ARCHITECTURES = ["relu", "topk", "jumprelu"] as const;
 
 /** A folder in memory, with the order in which its files were written. */
 export function writableFolder(): {

@@ -2,23 +2,30 @@ import assert from "node:assert/strict";
 import { Rng } from "../../core/rng.ts";
 import {
   foldSae,
+  type SaeArchitecture,
   SaeFile,
   type SaeWeights,
   saveFeatureMeasurements,
   saveSae,
 } from "../../core/sae_file.ts";
 import { Safetensors } from "../../core/safetensors.ts";
+import { assertRelativeError } from "../assert_close.ts";
+import { architecturePass } from "../reference/sae_architectures.ts";
+import { rowNorms } from "../reference/sae_reference.ts";
 import {
+  ARCHITECTURES,
   METADATA,
   randomWeights,
   savedSae,
+  withArchitecture,
   writableFolder,
 } from "./sae_for_tests.ts";
 
 function copyOf(weights: SaeWeights): SaeWeights {
-  const { W_enc, b_enc, W_dec, b_dec } = weights;
+  const { W_enc, b_enc, W_dec, b_dec, threshold } = weights;
   return {
     ...weights,
+    ...(threshold && { threshold: threshold.slice() }),
     W_enc: W_enc.slice(),
     b_enc: b_enc.slice(),
     W_dec: W_dec.slice(),
@@ -92,6 +99,136 @@ Deno.test("foldSae() gives activations in units of the raw reconstruction", () =
   assert.deepEqual([...weights.b_dec], [2, 4]);
   assert.throws(() => foldSae(weights, 0), RangeError);
   assert.throws(() => foldSae(weights, NaN), RangeError);
+});
+
+/** One pass in float64 over x `[B, d_model]`. */
+function pass(
+  architecture: SaeArchitecture,
+  weights: SaeWeights,
+  x: Float64Array,
+  k: number,
+): { acts: Float64Array; reconstruction: Float64Array } {
+  const { d_model, d_sae, threshold } = weights;
+  const wide = (values: Float32Array) => Float64Array.from(values);
+  const params = {
+    W_enc: wide(weights.W_enc),
+    b_enc: wide(weights.b_enc),
+    W_dec: wide(weights.W_dec),
+    b_dec: wide(weights.b_dec),
+    ...(threshold && { log_threshold: wide(threshold).map(Math.log) }),
+  };
+  const sizes = { B: x.length / d_model, d_model, d_sae };
+  return architecturePass(params, x, { sizes, architecture, k });
+}
+
+for (const architecture of ARCHITECTURES) {
+  Deno.test(`foldSae() and saveSae() keep what fires, and the reconstruction, of ${architecture}`, async () => {
+    const [B, d_model, d_sae, scale] = [40, 7, 26, 0.37];
+    const { weights, k = 0 } = withArchitecture(
+      architecture,
+      randomWeights(2, d_model, d_sae),
+    );
+    const trained = copyOf(weights);
+    const rng = new Rng(3);
+    const x = Float64Array.from(
+      { length: B * d_model },
+      () => 3 * rng.normal(),
+    );
+    const want = pass(
+      architecture,
+      trained,
+      x.map((value) => value * scale),
+      k,
+    );
+
+    foldSae(weights, scale, architecture);
+    const { folder, write } = writableFolder();
+    const extra = architecture === "topk" ? { k, inferenceThreshold: 0.7 } : {};
+    const metadata = { ...METADATA, architecture, inputScale: scale, ...extra };
+    await saveSae(write, { weights, metadata });
+    const file = await SaeFile.open(folder());
+    assert.deepEqual(file.metadata, metadata);
+    const read = await file.weights();
+    assert.deepEqual(read, weights);
+
+    const got = pass(architecture, read, x, k);
+    const norms = rowNorms(trained.W_dec, d_model);
+    const wantActs = want.acts.map((act, at) =>
+      // Activations move to raw units and, but for topk, take the decoder's norm.
+      act * (architecture === "topk" ? 1 : norms[at % d_sae]!) / scale
+    );
+    const wantReconstruction = want.reconstruction.map((v) => v / scale);
+    // Weights are rounded to f32 once or twice.
+    assertRelativeError(got.acts, wantActs, 1e-6, "acts");
+    const { reconstruction } = got;
+    assertRelativeError(reconstruction, wantReconstruction, 1e-6, "x̂");
+    const fires = (acts: Float64Array) => acts.map((act) => act > 0 ? 1 : 0);
+    assert.deepEqual(fires(got.acts), fires(want.acts));
+    const nFired = want.acts.filter((act) => act > 0).length;
+    assert.ok(nFired > B && nFired < B * d_sae / 1.5, `${nFired} fire`);
+  });
+}
+
+Deno.test("saveSae() writes topk and jumprelu as SAELens 6 reads them", async () => {
+  const saved = async (architecture: SaeArchitecture) => {
+    const { weights, k } = withArchitecture(
+      architecture,
+      randomWeights(2, 3, 5),
+    );
+    foldSae(weights, 1, architecture);
+    const { files, folder, write } = writableFolder();
+    const metadata = { ...METADATA, architecture, ...(k && { k }) };
+    await saveSae(write, { weights, metadata });
+    const { architecture: name, ...config } = JSON.parse(
+      new TextDecoder().decode(files["cfg.json"]),
+    );
+    const file = await Safetensors.open(
+      await folder().open("sae_weights.safetensors"),
+    );
+    return { name, config, file };
+  };
+  const topk = await saved("topk");
+  assert.equal(topk.name, "topk");
+  assert.equal(topk.config.k, 4);
+  assert.equal(topk.config.rescale_acts_by_decoder_norm, false);
+  assert.ok(!topk.file.tensors.has("threshold"));
+  const jumprelu = await saved("jumprelu");
+  assert.equal(jumprelu.name, "jumprelu");
+  assert.ok(!("k" in jumprelu.config));
+  assert.deepEqual(jumprelu.file.info("threshold").shape, [5]);
+});
+
+Deno.test("saveSae() refuses thresholds where there are none to have, and the other way round", async () => {
+  for (const architecture of ARCHITECTURES) {
+    const weights = randomWeights(2, 3, 5);
+    foldSae(weights, 1);
+    const isJump = architecture === "jumprelu";
+    const wrong = isJump
+      ? weights
+      : { ...weights, threshold: new Float32Array(5) };
+    const { files, write } = writableFolder();
+    await assert.rejects(
+      saveSae(write, {
+        weights: wrong,
+        metadata: { ...METADATA, architecture, k: 2 },
+      }),
+      /^TypeError: Cannot save the SAE: expected thresholds for jumprelu/,
+    );
+    assert.deepEqual(files, {});
+  }
+});
+
+Deno.test("SaeFile.threshold() takes what is below 0 for 0, as SAELens does", async () => {
+  const weights = {
+    ...randomWeights(2, 3, 4),
+    threshold: Float32Array.of(-1, 0, 2, 1e-3),
+  };
+  foldSae(weights, 1);
+  const { folder, write } = writableFolder();
+  const metadata = { ...METADATA, architecture: "jumprelu" } as const;
+  await saveSae(write, { weights, metadata });
+  const threshold = await (await SaeFile.open(folder())).threshold();
+  assert.deepEqual(threshold, weights.threshold.map((t) => Math.max(t, 0)));
 });
 
 Deno.test("saveSae() round-trips weights and metadata, and writes the config last", async () => {

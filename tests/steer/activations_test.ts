@@ -5,7 +5,7 @@ import { KvCache } from "../../core/kv_cache.ts";
 import { Olmo2, Workspace } from "../../core/olmo2.ts";
 import { readModelConfig } from "../../core/olmo2_config.ts";
 import { Rng } from "../../core/rng.ts";
-import { Sae } from "../../core/sae.ts";
+import { Sae, type SaeRows } from "../../core/sae.ts";
 import { openCheckpoint } from "../../core/safetensors.ts";
 import type { SaeWeights } from "../../core/sae_file.ts";
 import { wholeSequences } from "../../core/token_batch.ts";
@@ -47,13 +47,18 @@ function randomWeights(
   };
 }
 
-async function loadSae(gpu: Gpu, weights: SaeWeights): Promise<Sae> {
+async function loadSae(
+  gpu: Gpu,
+  weights: SaeWeights,
+  rest: Pick<SaeRows, "architecture" | "k"> = {},
+): Promise<Sae> {
   const { d_model, d_sae } = weights;
   const rows = (W: Float32Array, start: number, end: number) =>
     Promise.resolve(W.slice(start * d_model, end * d_model));
   return await Sae.load(gpu, {
     d_model,
     d_sae,
+    ...rest,
     rowsOfEncoder: (start, end) => rows(weights.W_enc, start, end),
     rowsOfDecoder: (start, end) => rows(weights.W_dec, start, end),
     b_enc: () => Promise.resolve(weights.b_enc.slice()),
@@ -192,6 +197,37 @@ Deno.test("featureActivations() matches float64 when the SAE spans several windo
   using gpu = await Gpu.open({ maxBindingBytes: 140_000 });
   const size = { d_sae: 1000, bias: -1, hookPoint: "resid_post[1]" } as const;
   await compare(gpu, size, { tokensPerPass: 32 });
+});
+
+Deno.test("featureActivations() gives the k largest of each token for topk, over windows too", async () => {
+  using narrow = await Gpu.open({ maxBindingBytes: 140_000 });
+  const k = 5;
+  for (const gpu of [await testGpu(), narrow]) {
+    using model = await loadModel(gpu);
+    const { d_model, vocab_size } = model.config;
+    const weights = randomWeights(d_model, 1000, -0.5);
+    using relu = await loadSae(gpu, weights);
+    using topk = await loadSae(gpu, weights, { architecture: "topk", k });
+    assert.equal(topk.windows(32).length > 1, gpu === narrow);
+    const sequences = randomSequences(vocab_size, [5, 17, 30]);
+    const hook = "resid_post[1]";
+    const run = async (sae: Sae): Promise<SparseActivations> => {
+      const options = { tokensPerPass: 32 };
+      const all = featureActivations(model, sae, hook, sequences, options);
+      return joinRows((await Array.fromAsync(all)).map(({ acts }) => acts));
+    };
+    const want = dense(await run(relu), 1000);
+    const acts = dense(await run(topk), 1000);
+    for (let at = 0; at < want.length; at += 1000) {
+      const row = want.subarray(at, at + 1000);
+      const threshold = row.toSorted().at(-k)!;
+      assert.ok(threshold > 0);
+      assert.deepEqual(
+        acts.subarray(at, at + 1000),
+        row.map((act) => act >= threshold ? act : 0),
+      );
+    }
+  }
 });
 
 Deno.test("featureActivations() says what to do when what fires exceeds a binding", async () => {

@@ -1,6 +1,10 @@
 import assert from "node:assert/strict";
-import { SaeFile } from "../../core/sae_file.ts";
-import { saveFeatureMeasurements } from "../../core/sae_file.ts";
+import {
+  SaeFile,
+  type SaeMetadata,
+  saveFeatureMeasurements,
+  saveSae,
+} from "../../core/sae_file.ts";
 import type { Tensor } from "../../gpu/mod.ts";
 import {
   formatIntervention,
@@ -11,7 +15,7 @@ import {
   SteeringBank,
 } from "../../steer/interventions.ts";
 import { assertClose, randomNormal } from "../assert_close.ts";
-import { savedSae } from "../core/sae_for_tests.ts";
+import { METADATA, savedSae, writableFolder } from "../core/sae_for_tests.ts";
 import { testGpu } from "../gpu_for_tests.ts";
 import { rejectsInOneLine } from "../rejects_in_one_line.ts";
 
@@ -209,6 +213,81 @@ Deno.test("SteeringBank.load() takes strengths in units of the maximum when the 
       await steered(sae, x, [[times]], [0, 0, 0]),
       await steered(sae, x, [[absolute(7, mode, 3)]], [0, 0, 0]),
       `${mode} has no unit`,
+    );
+  }
+});
+
+/** The SAE of {@link openSae} with other metadata, and thresholds if it is a jumprelu. */
+async function openOther(
+  metadata: Pick<SaeMetadata, "architecture" | "k" | "inferenceThreshold">,
+  threshold?: Float32Array,
+): Promise<SaeFile> {
+  const { weights } = await savedSae(D_MODEL, D_SAE);
+  const { folder, write } = writableFolder();
+  await saveSae(write, {
+    weights: { ...weights, ...(threshold && { threshold }) },
+    metadata: { ...METADATA, ...metadata },
+  });
+  return await SaeFile.open(folder());
+}
+
+Deno.test("SteeringBank.run() takes activations above the thresholds of jumprelu, and above the inference threshold of topk", async () => {
+  const { weights } = await openSae();
+  const pre = (x: Float32Array, i: number): number =>
+    x.reduce(
+      (sum, value, j) => sum + value * weights.W_enc![i * D_MODEL + j]!,
+      weights.b_enc![i]!,
+    );
+  const x = stream().slice(0, D_MODEL);
+  const positive = [...Array(D_SAE).keys()].filter((i) => pre(x, i) > 0);
+  const middle = positive.map((i) => pre(x, i)).sort((a, b) => a - b)[
+    positive.length >> 1
+  ]!;
+  // Between the activations of two features, so that rounding cannot decide.
+  const level = middle * 1.001;
+  const jumprelu = await openOther(
+    { architecture: "jumprelu" },
+    Float32Array.from({ length: D_SAE }, (_, i) => i % 4 === 0 ? 0 : level),
+  );
+  const topk = await openOther({
+    architecture: "topk",
+    k: 3,
+    inferenceThreshold: level,
+  });
+  const sets = [...Array(D_SAE).keys()].map((i) => [absolute(i, "scale", 3)]);
+  const rows = Float32Array.from(
+    { length: D_SAE * D_MODEL },
+    (_, at) => x[at % D_MODEL]!,
+  );
+  for (const sae of [jumprelu, topk]) {
+    const got = await steered(sae, rows, sets, [...sets.keys()]);
+    const thresholdOf = (i: number): number =>
+      sae === jumprelu && i % 4 === 0 ? 0 : level;
+    const want = sets.flatMap((_, i) => {
+      const act = pre(x, i) > thresholdOf(i) ? pre(x, i) : 0;
+      return Array.from(
+        x,
+        (value, j) => value + 2 * act * weights.W_dec![i * D_MODEL + j]!,
+      );
+    });
+    assertClose(got, want, { atol: ATOL, label: sae.architecture });
+  }
+});
+
+Deno.test("SteeringBank.load() refuses topk without an inference threshold, but for what needs no activation", async () => {
+  const sae = await openOther({ architecture: "topk", k: 3 });
+  const x = stream();
+  await rejectsInOneLine(
+    () => steered(sae, x, [[absolute(3, "clamp", 2)]], [0, 0, 0]),
+    /^RangeError: Cannot steer with "sae": expected an inference threshold, .*: got none: /,
+  );
+  const relu = await openOther({ architecture: "relu" });
+  for (const encoding of ["relu", "linear"] as const) {
+    const mode = encoding === "relu" ? "add" : "clamp";
+    const set = [absolute(3, mode, 2)];
+    assert.deepEqual(
+      await steered(sae, x, [set], [0, 0, 0], encoding),
+      await steered(relu, x, [set], [0, 0, 0], encoding),
     );
   }
 });

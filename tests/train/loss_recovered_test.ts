@@ -25,6 +25,8 @@ function saeOf(
     readonly enc?: (i: number, j: number) => number;
     readonly dec?: (i: number, j: number) => number;
     readonly b_dec?: Float32Array<ArrayBuffer>;
+    /** Makes it a topk. */
+    readonly k?: number;
   },
 ): Promise<Sae> {
   const rows = (rule?: (i: number, j: number) => number) =>
@@ -41,6 +43,7 @@ function saeOf(
   const weights: SaeRows = {
     d_model: D,
     d_sae,
+    ...(rules.k && { architecture: "topk", k: rules.k }),
     rowsOfEncoder: rows(rules.enc),
     rowsOfDecoder: rows(rules.dec),
     b_enc: () => Promise.resolve(new Float32Array(d_sae)),
@@ -98,6 +101,23 @@ Deno.test("lossRecovered() is 1 for an SAE that gives back what it gets", async 
   });
   equal(shares.at(-1), 1);
   ok(shares.every((share, i) => i === 0 || share > shares[i - 1]!));
+});
+
+Deno.test("lossRecovered() is 1 for topk where k leaves nothing out, and less where it does", async () => {
+  const { model, sequences } = await setUp();
+  using _ = model;
+  const recovered = async (k: number): Promise<number> => {
+    using sae = await saeOf(model.gpu, 2 * D, {
+      enc: IDENTITY,
+      dec: IDENTITY,
+      k,
+    });
+    const options = { model, sae, hookPoint, sequences, mean: MEAN } as const;
+    return (await lossRecovered(options)).recoveredFromZero;
+  };
+  assertClose([await recovered(D)], [1], { atol: 1e-6, label: "recovered" });
+  const few = await recovered(8);
+  ok(few > 0.05 && few < 0.95, `${few}`);
 });
 
 Deno.test("lossRecovered() is 0 for an SAE that gives what ablation gives", async () => {
