@@ -4,6 +4,7 @@
  * @module
  */
 import { formatCount, formatDuration, formatRate } from "./format.ts";
+import { Pace } from "./pace.ts";
 
 /** Where progress is written, and the clock that it goes by. */
 export interface ProgressOutput {
@@ -11,6 +12,8 @@ export interface ProgressOutput {
   readonly isTerminal: boolean;
   /** Characters in a line of the terminal. */
   columns(): number;
+  /** Lines of the terminal; many when absent. */
+  rows?(): number;
   write(text: string): void;
   /** Milliseconds on a steady clock. */
   now(): number;
@@ -32,14 +35,14 @@ export interface ProgressOptions {
 
 const REDRAW_MS = 100;
 const LINE_MS = 10_000;
-const BAR_WIDTH = 20;
 /** Carriage return, and clear to the end of the line. */
 const CLEAR = "\r\x1b[K";
 
 /** Standard error of this process. */
-const STANDARD_ERROR: ProgressOutput = {
+export const STANDARD_ERROR: ProgressOutput = {
   isTerminal: Deno.stderr.isTerminal(),
   columns: () => Deno.consoleSize().columns,
+  rows: () => Deno.consoleSize().rows,
   write(text): void {
     const bytes = new TextEncoder().encode(text);
     for (let written = 0; written < bytes.length;) {
@@ -53,8 +56,7 @@ const STANDARD_ERROR: ProgressOutput = {
 export class Progress implements Disposable {
   readonly #options: ProgressOptions;
   readonly #output: ProgressOutput;
-  readonly #startedAt: number;
-  readonly #start: number;
+  readonly #pace: Pace;
   #lastAt: number;
   #done: number;
   #detail = "";
@@ -68,10 +70,10 @@ export class Progress implements Disposable {
   ) {
     this.#options = options;
     this.#output = output;
-    this.#start = this.#done = options.start ?? 0;
-    this.#startedAt = output.now();
+    this.#done = options.start ?? 0;
+    this.#pace = new Pace(options, () => output.now());
     // A terminal shows the first update at once; a log waits for news.
-    this.#lastAt = output.isTerminal ? -Infinity : this.#startedAt;
+    this.#lastAt = output.isTerminal ? -Infinity : output.now();
     this.#isOver = options.quiet ?? false;
   }
 
@@ -102,11 +104,12 @@ export class Progress implements Disposable {
     this.#clear();
     this.#isOver = true;
     const { label, unit } = this.#options;
-    const ms = this.#output.now() - this.#startedAt;
     this.#output.write(
       [
-        `${label}: ${formatCount(this.#done)} ${unit} in ${formatDuration(ms)}`,
-        `${formatRate(this.#rate())} ${unit}/s`,
+        `${label}: ${formatCount(this.#done)} ${unit} in ${
+          formatDuration(this.#pace.ms())
+        }`,
+        `${formatRate(this.#pace.rate(this.#done))} ${unit}/s`,
         this.#detail,
       ].filter(Boolean).join(", ") + "\n",
     );
@@ -116,12 +119,6 @@ export class Progress implements Disposable {
   [Symbol.dispose](): void {
     this.#clear();
     this.#isOver = true;
-  }
-
-  /** Units a second since this run began; 0 before the first. */
-  #rate(): number {
-    const seconds = (this.#output.now() - this.#startedAt) / 1000;
-    return seconds > 0 ? (this.#done - this.#start) / seconds : 0;
   }
 
   #clear(): void {
@@ -134,32 +131,23 @@ export class Progress implements Disposable {
       this.#output.write(`${this.#line("")}\n`);
       return;
     }
-    const { total } = this.#options;
-    const filled = Math.round(BAR_WIDTH * this.#share());
-    const bar = total === undefined
-      ? ""
-      : ` [${"#".repeat(filled)}${"-".repeat(BAR_WIDTH - filled)}]`;
+    const bar = this.#pace.bar(this.#done);
     // The last column makes some terminals begin a new line.
-    const line = this.#line(bar).slice(0, this.#output.columns() - 1);
+    const line = this.#line(bar && ` ${bar}`).slice(
+      0,
+      this.#output.columns() - 1,
+    );
     this.#output.write(CLEAR + line);
     this.#isDrawn = true;
   }
 
-  /** Share of the total that is done, 0 to 1. */
-  #share(): number {
-    const { total = 0 } = this.#options;
-    return total > 0 ? Math.min(1, this.#done / total) : 0;
-  }
-
   #line(bar: string): string {
     const { label, unit, total } = this.#options;
-    const rate = this.#rate();
-    const left = total !== undefined && rate > 0
-      ? `${formatDuration(Math.max(0, total - this.#done) / rate * 1000)} left`
-      : "";
+    const rate = this.#pace.rate(this.#done);
+    const left = this.#pace.left(this.#done);
     const counts = total === undefined
       ? `${formatCount(this.#done)} ${unit}`
-      : `${Math.floor(100 * this.#share())} % ${formatCount(this.#done)}/${
+      : `${this.#pace.percent(this.#done)} % ${formatCount(this.#done)}/${
         formatCount(total)
       } ${unit}`;
     const parts = [

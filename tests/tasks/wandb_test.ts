@@ -162,7 +162,6 @@ Deno.test("lines that never arrived are sent when the run goes on", async () => 
 });
 
 Deno.test("a server that is away holds up neither the training nor its end", async () => {
-  using folder = scratchFolder();
   const gone = new FakeWandb();
   const { baseUrl } = gone;
   await gone[Symbol.asyncDispose]();
