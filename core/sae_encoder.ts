@@ -2,12 +2,12 @@
  * The encoder of an SAE with the memory that it works in, for whichever architecture.
  * @module
  */
-import type { Recorder, Tensor } from "../gpu/mod.ts";
+import type { Dtype, Recorder, Tensor } from "../gpu/mod.ts";
 import {
   keepTopK,
   selectTopK,
-  TOPK_BINS,
   type TopKTensors,
+  topKTensors,
 } from "../kernels/sae_topk.ts";
 import { encodeWindow, type FeatureWindow, type Sae } from "./sae.ts";
 
@@ -35,7 +35,7 @@ export class SaeEncoder implements Disposable {
     using owned = new DisposableStack();
     const tensor = (
       label: string,
-      dtype: "f32" | "u32",
+      dtype: Dtype,
       shape: readonly number[],
     ): Tensor => owned.use(gpu.tensor(label, dtype, shape));
     this.#sae = sae;
@@ -44,10 +44,12 @@ export class SaeEncoder implements Disposable {
     const held = architecture === "topk" ? sizes : [Math.max(...sizes)];
     this.#acts = held.map((size) => tensor("acts", "f32", [maxTokens * size]));
     this.#selection = architecture === "topk"
-      ? {
-        counts: tensor("counts", "u32", [maxTokens, TOPK_BINS]),
-        thresholds: tensor("thresholds", "u32", [maxTokens, 2]),
-      }
+      ? topKTensors(tensor, {
+        T: maxTokens,
+        windows: sizes,
+        k: sae.k!,
+        isBatch: false,
+      })
       : undefined;
     this.#owned = owned.move();
   }
@@ -67,10 +69,7 @@ export class SaeEncoder implements Disposable {
       }
       return;
     }
-    const selection = {
-      counts: this.#selection.counts.rows(0, T),
-      thresholds: this.#selection.thresholds.rows(0, T),
-    };
+    const selection = this.#selection;
     for (const { window, acts } of parts) {
       encodeWindow(rec, this.#sae, x, acts, window);
     }

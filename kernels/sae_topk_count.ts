@@ -10,15 +10,19 @@ export const saeTopKCount = defineKernel({
   bindings: {
     acts: { access: "read", dtype: "f32", shape: ["T", "window"] },
     marks: { access: "read", dtype: "u32", shape: ["marked"] },
+    peaks: { access: "read", dtype: "f32", shape: ["T", "P"] },
+    floors: { access: "read", dtype: "u32", shape: ["slots", 2] },
     found: { access: "read", dtype: "u32", shape: ["slots", 2] },
     counts: { access: "read_write", dtype: "u32", shape: ["slots", 256] },
   },
   uniforms: {
     T: "u32",
     window: "u32",
+    P: "u32",
     slots: "u32",
     shift: "u32",
     least: "u32",
+    has_floors: "u32",
   },
-  workgroups: ({ T }) => grid(T),
+  workgroups: ({ T, P }) => grid(Math.ceil(T * P / 64)),
 });

@@ -9,6 +9,6 @@ export const saeTopKPick = defineKernel({
     counts: { access: "read_write", dtype: "u32", shape: ["slots", 256] },
     found: { access: "read_write", dtype: "u32", shape: ["slots", 2] },
   },
-  uniforms: { slots: "u32", shift: "u32", k: "u32" },
+  uniforms: { slots: "u32", shift: "u32", k: "u32", all_or_none: "u32" },
   workgroups: ({ slots }) => grid(slots),
 });

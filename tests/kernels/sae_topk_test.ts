@@ -1,7 +1,12 @@
 import assert from "node:assert/strict";
 import { Rng } from "../../core/rng.ts";
-import type { Gpu, Tensor } from "../../gpu/mod.ts";
-import { copyTopK, keepTopK, selectTopK } from "../../kernels/sae_topk.ts";
+import type { Dtype, Gpu, Tensor } from "../../gpu/mod.ts";
+import {
+  copyTopK,
+  keepTopK,
+  selectTopK,
+  topKTensors,
+} from "../../kernels/sae_topk.ts";
 import { saeTopKMean } from "../../kernels/sae_topk_mean.ts";
 import { testGpu } from "../gpu_for_tests.ts";
 import { rejectsInOneLine } from "../rejects_in_one_line.ts";
@@ -70,11 +75,23 @@ async function selected(
   const { size = d_sae } = test;
   const slots = isBatch ? 1 : T;
   using owned = new DisposableStack();
-  const found = new Uint32Array(2 * slots).fill(12345);
-  const tensors = {
-    counts: owned.use(gpu.tensor("counts", "u32", [slots, 256])),
-    thresholds: owned.use(gpu.upload("found", "u32", [slots, 2], found)),
-  };
+  // More rows than are selected from, with rubbish from before.
+  const tensors = topKTensors(
+    (label, dtype, shape) => {
+      const values = new Uint32Array(shape.reduce((n, size) => n * size, 1))
+        .fill(label.endsWith("counts") ? 0 : 0x3f812345);
+      return owned.use(gpu.upload(label, dtype, shape, values));
+    },
+    {
+      T: T + 2,
+      windows: Array.from(
+        { length: Math.ceil(d_sae / size) },
+        (_, w) => Math.min(size, d_sae - w * size),
+      ),
+      k,
+      isBatch,
+    },
+  );
   const windows: { acts: Tensor; marks?: Tensor; kept: Tensor }[] = [];
   for (let start = 0; start < d_sae; start += size) {
     const n = Math.min(size, d_sae - start);
@@ -199,23 +216,38 @@ Deno.test("keepTopK() keeps what is not finite in sight, and takes -0 for 0", as
 
 Deno.test("selectTopK() refuses sizes that do not fit, in one line", async () => {
   const gpu = await testGpu();
-  using acts = gpu.tensor("acts", "f32", [3, 5]);
-  using counts = gpu.tensor("counts", "u32", [2, 256]);
-  using thresholds = gpu.tensor("thresholds", "u32", [2, 2]);
-  using marks = gpu.tensor("marks", "u32", [4]);
-  const select = (slots: number, k: number, least: number) => () =>
-    Promise.resolve().then(() =>
-      gpu.record("topk", (rec) =>
-        selectTopK(rec, [{ acts, marks }], {
-          counts: counts.rows(0, slots),
-          thresholds: thresholds.rows(0, slots),
-        }, { k, least }))
-    );
-  await rejectsInOneLine(select(2, 1, 0), /^RangeError: .*for 3 rows.*got 2$/);
+  using owned = new DisposableStack();
+  const tensor = (label: string, dtype: Dtype, shape: readonly number[]) =>
+    owned.use(gpu.tensor(label, dtype, shape));
+  const acts = tensor("acts", "f32", [3, 5]);
+  const marks = tensor("marks", "u32", [4]);
+  const select = (T: number, k: number, least: number, n = 1) => () => {
+    const windows = Array<number>(n).fill(5);
+    const shape = { T, windows, k: 1, isBatch: false };
+    const tensors = topKTensors(tensor, shape);
+    gpu.record("topk", (rec) => {
+      selectTopK(rec, [{ acts, marks }], tensors, { k, least });
+    });
+    return Promise.resolve();
+  };
+  await rejectsInOneLine(
+    async () => await select(2, 1, 0)(),
+    /^RangeError: .*of 3 rows: expected at most 2$/,
+  );
   for (const k of [0, 1.5, NaN, 2 ** 32]) {
-    await rejectsInOneLine(select(1, k, 0), /^RangeError: .*positive number/);
+    await rejectsInOneLine(
+      async () => await select(3, k, 0)(),
+      /^RangeError: .*positive number/,
+    );
   }
-  await rejectsInOneLine(select(1, 1, 1), /^RangeError: .*a mark for each/);
+  await rejectsInOneLine(
+    async () => await select(3, 1, 1)(),
+    /^RangeError: .*a mark for each/,
+  );
+  await rejectsInOneLine(
+    async () => await select(3, 1, 0, 2)(),
+    /^RangeError: .*expected 2 windows: got 1$/,
+  );
 });
 
 Deno.test("saeTopKMean() averages the least activation that is kept, from the first on", async () => {
