@@ -1,0 +1,122 @@
+import { equal, match, ok } from "node:assert/strict";
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { arrayScript, mergeScript } from "../../tasks/sweep_slurm.ts";
+import { runTask, scratchFolder } from "./run_task.ts";
+import { collectSmall } from "./small_sae.ts";
+
+/**
+ * Does what Slurm does, at once and in this process's place: runs a script, for each number of
+ * its array if it has one, and prints the job's number. Its arguments are written down.
+ */
+const SBATCH = `#!/bin/sh
+here=$(dirname "$0")
+echo "$@" >> "$here/calls"
+for script; do :; done
+numbers=$(sed -n 's/^#SBATCH --array=\\([0-9,-]*\\)%.*/\\1/p' "$script" | tr ',' ' ')
+for range in \${numbers:-none}; do
+  for n in $(seq "\${range%-*}" "\${range#*-}" 2>/dev/null || echo none); do
+    SLURM_ARRAY_TASK_ID=$n sh "$script" >> "$here/output" 2>&1
+  done
+done
+echo 17
+`;
+
+/** A PATH on which sbatch is the script above; or is not, without one. */
+function pathWith(folder: string, sbatch?: string): string {
+  const bin = join(folder, "bin");
+  Deno.mkdirSync(bin);
+  if (sbatch !== undefined) {
+    Deno.writeTextFileSync(join(bin, "sbatch"), sbatch, { mode: 0o755 });
+  }
+  return `${bin}:${Deno.env.get("PATH")}`;
+}
+
+const WORDS = [
+  "--residuals=residuals",
+  "--d-sae=64",
+  "--batch=64",
+  "--steps=5",
+  "--hold-out=200",
+  "--out=sweep",
+  "--grid=lambda=0.5,1,2",
+  "--engine=slurm",
+] as const;
+
+Deno.test("arrayScript() is an array of what is left, with the user's options, stopped by SIGTERM in time", () => {
+  const sweep = {
+    folder: "/data/my sweep",
+    tasks: [0, 1, 2, 5, 7, 8],
+    jobs: 4,
+    options: ["gres=gpu:1", "--time=12:00:00"],
+    flags: ["--gpu=NVIDIA A100"],
+  };
+  const script = arrayScript(sweep);
+  match(script, /^#!\/bin\/sh\n#SBATCH /);
+  for (
+    const option of [
+      "array=0-2,5,7-8%4",
+      "requeue",
+      "open-mode=append",
+      "signal=B:TERM@120",
+      "gres=gpu:1",
+      "time=12:00:00",
+      "output=/data/my sweep/slurm-%A_%a.log",
+    ]
+  ) ok(script.includes(`\n#SBATCH --${option}\n`), option);
+  match(
+    script,
+    /\nexec \S+\/ocs sweep --task="\$SLURM_ARRAY_TASK_ID" --out='\/data\/my sweep' '--gpu=NVIDIA A100'\n$/,
+  );
+  match(
+    mergeScript(sweep),
+    /\nexec \S+\/ocs sweep --merge='\/data\/my sweep'\n$/,
+  );
+});
+
+Deno.test("sweep --engine slurm submits the grid and its tables, and then only what is left", async () => {
+  using folder = scratchFolder();
+  const cwd = folder.path;
+  await collectSmall(cwd, "residuals");
+  const env = { PATH: pathWith(cwd, SBATCH) };
+  const dry = await runTask(["sweep", ...WORDS, "--dry-run"], { cwd, env });
+  equal(dry.code, 0, dry.stderr);
+  match(dry.stdout, /^sbatch .*\/array\.sbatch\nsbatch --dependency=afterany:/);
+  ok(!existsSync(join(cwd, "bin", "calls")));
+  const run = await runTask(["sweep", ...WORDS, "--jobs=2"], { cwd, env });
+  equal(run.code, 0, run.stderr);
+  match(run.stdout, /^submitted 3 runs as job 17; job 17 makes the tables/);
+  const calls = Deno.readTextFileSync(join(cwd, "bin", "calls"));
+  match(
+    calls,
+    /^--parsable .*\/array\.sbatch\n--parsable --dependency=afterany:17 .*\/merge\.sbatch\n$/,
+  );
+  const output = Deno.readTextFileSync(join(cwd, "bin", "output"));
+  match(output, /^lambda=0\.5: FVU /m);
+  match(output, /^ +2 +\d\.\d+ .*\n\ntables and plots: /m);
+  const results = join(cwd, "sweep", "results.json");
+  const statuses = JSON.parse(Deno.readTextFileSync(results))
+    .map(({ status }: { status: string }) => status);
+  equal(statuses.join(" "), "complete complete complete");
+  // The last of its runs is not there any more.
+  Deno.removeSync(join(cwd, "sweep", "lambda=2"), { recursive: true });
+  await runTask(["sweep", ...WORDS, "--dry-run"], { cwd, env });
+  match(
+    Deno.readTextFileSync(join(cwd, "sweep", "array.sbatch")),
+    /^#SBATCH --array=2%1$/m,
+  );
+});
+
+Deno.test("sweep --engine slurm says what sbatch says when it refuses", async () => {
+  using folder = scratchFolder();
+  const cwd = folder.path;
+  const refusal =
+    `#!/bin/sh\necho "sbatch: error: invalid partition" >&2\nexit 1\n`;
+  const env = { PATH: pathWith(cwd, refusal) };
+  const run = await runTask(["sweep", ...WORDS], { cwd, env });
+  equal(run.code, 1);
+  match(
+    run.stderr,
+    /^error: Cannot submit to Slurm: .* got sbatch: error: invalid partition: run it where sbatch is installed/m,
+  );
+});
