@@ -3,6 +3,7 @@
  * @module
  */
 import type { EvalReport } from "./eval_report.ts";
+import { escape, page, table } from "./html.ts";
 import { curve, histogram } from "./plots.ts";
 
 /** A step of training, as it is plotted. */
@@ -60,15 +61,6 @@ export interface QuickstartReport {
   readonly samples: readonly ReportSample[];
 }
 
-const STYLE = `
-body { font: 15px/1.5 system-ui, sans-serif; color: #1c2b33; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
-.plots { display: flex; flex-wrap: wrap; gap: 1rem; } figure { margin: 0; }
-table { border-collapse: collapse; } th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #d9e1e5; vertical-align: top; }
-td.number, th.number { text-align: right; } .quiet { color: #5b6b75; }
-@media (prefers-color-scheme: dark) { body { background: #12191d; color: #dde6ea; } th, td { border-color: #33424a; } .quiet { color: #93a4ad; } }
-`;
-
 /** The evaluation's numbers with what they mean. */
 export function evaluationRows(
   { vectors, loss }: EvalReport,
@@ -124,34 +116,32 @@ export function reportPage(report: QuickstartReport): string {
   const times = stages.map((s) =>
     `${escape(s.stage)} ${s.seconds.toFixed(0)} s`
   );
-  return `<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>Open Concept Steering: quickstart</title><style>${STYLE}</style></head><body>
-<h1>From text to a steered model</h1>
+  return page(
+    "Open Concept Steering: quickstart",
+    `<h1>From text to a steered model</h1>
 <p class="quiet">${escape(command)} on ${escape(gpu)}, ${
-    seconds.toFixed(0)
-  } s: ${times.join(", ")}</p>
+      seconds.toFixed(0)
+    } s: ${times.join(", ")}</p>
 <h2>The sparse autoencoder</h2>
 ${
-    table(
-      ["measure", "value", "meaning"],
-      report.evaluation.map((row) => [row.measure, row.value, row.meaning]),
-    )
-  }
+      table(
+        ["measure", "value", "meaning"],
+        report.evaluation.map((row) => [row.measure, row.value, row.meaning]),
+      )
+    }
 <div class="plots">${
-    plots(report).map((svg) => `<figure>${svg}</figure>`).join("\n")
-  }</div>
+      plots(report).map((svg) => `<figure>${svg}</figure>`).join("\n")
+    }</div>
 <h2>Concepts: the feature that knows each, and what steering by it does</h2>
 <p class="quiet">Unsteered replies: concept rate ${
-    percent(unsteered.rate)
-  }, perplexity ${
-    unsteered.perplexity.toFixed(2)
-  }. Strength is in multiples of the feature's maximum activation.</p>
+      percent(unsteered.rate)
+    }, perplexity ${
+      unsteered.perplexity.toFixed(2)
+    }. Strength is in multiples of the feature's maximum activation.</p>
 ${conceptTable(report.concepts)}
 <h2>The same question, unsteered and steered</h2>
-${report.samples.map(sampleTable).join("\n")}
-</body></html>
-`;
+${report.samples.map(sampleTable).join("\n")}`,
+  );
 }
 
 /** The curves of the training, and how often features fire. */
@@ -200,36 +190,6 @@ function sampleTable({ question, replies }: ReportSample): string {
   }`;
 }
 
-/** Columns whose cells all start with a digit are set to the right. */
-function table(
-  heading: readonly string[],
-  rows: readonly (readonly string[])[],
-): string {
-  const isNumber = heading.map((_, column) =>
-    rows.every((row) => /^[\d.-]+[x%]?$/.test(row[column] ?? ""))
-  );
-  const cells = (row: readonly string[], tag: "td" | "th"): string =>
-    row.map((cell, column) =>
-      `<${tag}${isNumber[column] ? ` class="number"` : ""}>${
-        escape(cell)
-      }</${tag}>`
-    ).join("");
-  return `<table><thead><tr>${cells(heading, "th")}</tr></thead><tbody>${
-    rows.map((row) => `<tr>${cells(row, "td")}</tr>`).join("\n")
-  }</tbody></table>`;
-}
-
 function percent(share: number): string {
   return `${(100 * share).toFixed(0)}%`;
-}
-
-function escape(text: string): string {
-  const entities: Record<string, string> = {
-    "&": "&amp;",
-    "<": "&lt;",
-    ">": "&gt;",
-    '"': "&quot;",
-    "'": "&#39;",
-  };
-  return text.replace(/[&<>"']/g, (character) => entities[character]!);
 }
