@@ -31,6 +31,8 @@ export interface SaeEvaluation {
 
 /** Tokens that are encoded at once. */
 const TOKENS = 1024;
+/** Activations that are held at once where all of a token's are needed together. */
+const MAX_ACTS = 2 ** 26;
 /** Batches that may be under way. */
 const AHEAD = 4;
 
@@ -61,8 +63,9 @@ export async function evaluateResiduals(
       );
     }
     sums.add(run);
-    for (let at = 0; at < run.length; at += TOKENS * d_model) {
-      pass.submit(run.subarray(at, at + TOKENS * d_model));
+    const step = pass.maxTokens * d_model;
+    for (let at = 0; at < run.length; at += step) {
+      pass.submit(run.subarray(at, at + step));
       await pass.errors.drain(AHEAD);
     }
     take();
@@ -122,8 +125,9 @@ export function densityHistogram(
   }));
 }
 
-/** Tensors of the passes over batches of at most `TOKENS` vectors. */
+/** Tensors of the passes over batches of at most `maxTokens` vectors. */
 class EvaluationPass implements Disposable {
+  readonly maxTokens: number;
   /** u32 `[d_sae]` */
   readonly nFired: Tensor;
   /** f32 `[d_sae]` */
@@ -141,6 +145,10 @@ class EvaluationPass implements Disposable {
 
   constructor(gpu: Gpu, sae: Sae) {
     const { d_model, d_sae } = sae;
+    const T = sae.architecture === "topk"
+      ? Math.min(TOKENS, Math.max(64, Math.floor(MAX_ACTS / d_sae)))
+      : TOKENS;
+    this.maxTokens = T;
     this.#gpu = gpu;
     this.#sae = sae;
     const own = (
@@ -150,11 +158,11 @@ class EvaluationPass implements Disposable {
     ): Tensor => this.#owned.use(gpu.tensor(label, dtype, shape));
     this.nFired = own("n_fired", [d_sae], "u32");
     this.maxAct = own("max_act", [d_sae]);
-    this.#rows = own("rows", [TOKENS, d_model], "bf16");
-    this.#x = own("x", [TOKENS, d_model]);
-    this.#err = own("err", [TOKENS, d_model]);
-    this.#encoder = this.#owned.use(new SaeEncoder(sae, TOKENS));
-    this.#partials = own("partials", [squareParts(TOKENS * d_model), 4]);
+    this.#rows = own("rows", [T, d_model], "bf16");
+    this.#x = own("x", [T, d_model]);
+    this.#err = own("err", [T, d_model]);
+    this.#encoder = this.#owned.use(new SaeEncoder(sae, T));
+    this.#partials = own("partials", [squareParts(T * d_model), 4]);
     this.errors = this.#owned.use(new ReadbackRing(gpu, this.#partials));
   }
 
