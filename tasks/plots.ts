@@ -49,7 +49,7 @@ export interface HistogramSeries {
 export const PLOT_WIDTH = 380;
 const HEIGHT = 220;
 const ROW_HEIGHT = 22;
-const COLOR = "#2f6f8f";
+const COLOR = "#3b83a8";
 const SHADE = "#8a9aa3";
 /** Told apart on white and on black, and with the usual color blindnesses. */
 const COLORS = [
@@ -211,6 +211,8 @@ export function histograms(
           x1: "x1",
           x2: "x2",
           y: "y",
+          inset: 0.5,
+          insetBottom: 0,
           fill: color,
           fillOpacity: isOnly ? 1 : 0.25,
           ...(isOnly ? {} : { stroke: color, strokeWidth: 1 }),
@@ -221,10 +223,10 @@ export function histograms(
   });
 }
 
-/** A number in at most five signs: 0.05, 250, 12k. */
+/** A number in few signs: 0.05, 250, 12k. */
 function shortTick(value: number): string {
   const size = Math.abs(value);
-  if (size >= 1e4) return `${Number((value / 1000).toPrecision(3))}k`;
+  if (size >= 1000) return `${Number((value / 1000).toPrecision(3))}k`;
   if (size > 0 && size < 1e-3) return value.toExponential().replace("e-", "e−");
   return String(Number(value.toPrecision(4)));
 }

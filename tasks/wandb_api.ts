@@ -145,18 +145,19 @@ export class WandbApi {
   async stream(run: WandbRunState, stream: WandbStream): Promise<void> {
     const { history, summary, exitCode } = stream;
     const place = [run.entity, run.project, run.id].map(encodeURIComponent);
+    const files = {
+      ...(history && {
+        "wandb-history.jsonl": {
+          offset: history.offset,
+          content: history.lines,
+        },
+      }),
+      ...(summary !== undefined && {
+        "wandb-summary.json": { offset: 0, content: [summary] },
+      }),
+    };
     await this.#post(`files/${place.join("/")}/file_stream`, {
-      files: {
-        ...(history && {
-          "wandb-history.jsonl": {
-            offset: history.offset,
-            content: history.lines,
-          },
-        }),
-        ...(summary !== undefined && {
-          "wandb-summary.json": { offset: 0, content: [summary] },
-        }),
-      },
+      ...(Object.keys(files).length > 0 && { files }),
       ...(exitCode !== undefined && { complete: true, exitcode: exitCode }),
     });
   }

@@ -132,12 +132,11 @@ export class FakeWandb implements AsyncDisposable {
     const run = this.runs.get(id!);
     if (!run) return new Response("no such run", { status: 404 });
     deepEqual([run.entity, run.project], [entity, project]);
-    const files = body["files"] as Record<
+    const files = (body["files"] ?? {}) as Record<
       string,
       { offset: number; content: string[] }
     >;
-    const isAlive = Object.keys(files).length === 0 && !body["complete"];
-    if (isAlive) this.nAlive++;
+    if (Object.keys(body).length === 0) this.nAlive++;
     for (const [name, { offset, content }] of Object.entries(files)) {
       const lines = content.map((line) => JSON.parse(line));
       if (name === "wandb-summary.json") run.summary = lines[0];
