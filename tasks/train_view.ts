@@ -23,6 +23,9 @@ export interface TrainViewOptions {
 
 const REDRAW_MS = 100;
 const SPARK_WIDTH = 16;
+/** Columns from which on there is room for the numbers' courses, and for the bar; numbers go first. */
+const COLUMNS_OF_SPARKS = 80;
+const COLUMNS_OF_BAR = 90;
 /** Of terminals that do not tell how wide they are. */
 const DEFAULT_COLUMNS = 80;
 
@@ -105,7 +108,7 @@ export class TrainView implements Disposable {
     const columns = this.#columns();
     const rows = this.#output.rows?.() || Infinity;
     // The cursor stands below, and the last column makes some terminals begin a new line.
-    const lines = this.#lines().slice(0, Math.max(1, rows - 1))
+    const lines = this.#lines(columns).slice(0, Math.max(1, rows - 1))
       .map((line) => line.slice(0, columns - 1).trimEnd());
     // In one piece and without clearing first, so that nothing flickers.
     const text = lines.map((line) => `${line}\x1b[K\n`).join("");
@@ -134,23 +137,26 @@ export class TrainView implements Disposable {
     return columns > 1 ? columns : DEFAULT_COLUMNS;
   }
 
-  #lines(): string[] {
+  #lines(columns: number): string[] {
     const line = this.#last!;
     const { loss, L0, fvu, deadShare, lambda, lr, gradNorm } = line;
     const { steps } = this.#options;
     const done = line.step + 1;
     const pace = this.#pace;
+    const bar = columns < COLUMNS_OF_BAR ? "" : `${pace.bar(done)} `;
+    const spark = (course: Sparkline): string =>
+      columns < COLUMNS_OF_SPARKS ? "" : ` ${course}`;
     return [
       [
-        `train ${pace.bar(done)} ${pace.percent(done)} % ${formatCount(done)}/${
+        `train ${bar}${pace.percent(done)} % ${formatCount(done)}/${
           formatCount(steps)
         } steps`,
         `${formatRate(pace.rate(done))} steps/s`,
         pace.left(done),
       ],
       [
-        `loss ${loss.toPrecision(4)} ${this.#loss}`,
-        `L0 ${L0.toPrecision(4)} ${this.#L0}`,
+        `loss ${loss.toPrecision(4)}${spark(this.#loss)}`,
+        `L0 ${L0.toPrecision(4)}${spark(this.#L0)}`,
         `FVU ${fvu.toPrecision(3)}`,
         `dead ${(100 * deadShare).toFixed(1)} %`,
       ],

@@ -59,6 +59,26 @@ Deno.test("TrainView breaks no line of a narrow or low terminal, nor one that is
   match(low.text, /^train .* 31\/200 steps/);
 });
 
+Deno.test("TrainView leaves out the bar and the courses before a number", () => {
+  const of = (width: number): string => {
+    const screen = new Screen(width);
+    using view = new TrainView({ steps: 200_000 }, screen);
+    show(view, screen, [10_000, 123_456]);
+    return screen.text;
+  };
+  match(
+    of(64),
+    /steps {2}[\d,]+ steps\/s {2}.* left\nloss .* L0 .* FVU .* dead .* %\n/,
+  );
+  for (const sign of ["[", "█"]) ok(!of(64).includes(sign));
+  match(
+    of(80),
+    /steps {2}[\d,]+ steps\/s {2}.* left\nloss .* █.* L0 .* █.* FVU .* dead .* %\n/,
+  );
+  ok(!of(80).includes("["));
+  match(of(90), /^train \[#.* left\n/);
+});
+
 Deno.test("TrainView finds its first line again after a terminal has broken its lines", () => {
   const screen = new Screen(100);
   using view = new TrainView({ steps: 200 }, screen);
