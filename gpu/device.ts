@@ -146,8 +146,8 @@ export class Gpu implements Disposable {
     for (let row = 0; row < nRows; row += rowsPerBlock) {
       const rows = Math.min(rowsPerBlock, nRows - row);
       const size = Math.ceil(rows * rowBytes / 4) * 4;
-      const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC |
-        GPUBufferUsage.COPY_DST;
+      const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.INDIRECT |
+        GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
       this.device.pushErrorScope("out-of-memory");
       const buffer = this.device.createBuffer({ label, size, usage });
       this.#watch(this.device.popErrorScope(), `Cannot make tensor ${what}`);

@@ -1,4 +1,5 @@
 import type { Gpu } from "./device.ts";
+import type { Gate } from "./gate.ts";
 import { describeLaunch, type Launch } from "./kernel.ts";
 import { BINDING_ALIGNMENT, type Tensor } from "./tensor.ts";
 
@@ -50,6 +51,8 @@ export class Recorder {
   #uniformBytes = 0;
   readonly #launched = new Set<string>();
   readonly #afterSubmit: (() => void)[] = [];
+  #gate: { readonly gate: Gate; readonly branch: number } | undefined;
+  readonly #gates = new Set<Gate>();
 
   /** For {@link Gpu.record}. */
   constructor(gpu: Gpu, label: string) {
@@ -99,8 +102,25 @@ export class Recorder {
     const pass = this.#openPass(launch.name);
     pass.setPipeline(pipeline);
     pass.setBindGroup(0, group);
-    pass.dispatchWorkgroups(...launch.workgroups);
+    if (this.#gate) {
+      const { gate, branch } = this.#gate;
+      const { buffer, offset } = gate.add(launch.workgroups, branch);
+      pass.dispatchWorkgroupsIndirect(buffer, offset);
+    } else {
+      pass.dispatchWorkgroups(...launch.workgroups);
+    }
     this.#launched.add(launch.name);
+  }
+
+  /** Records launches that take place only if the gate is opened for `branch`; copies and clears are not gated. */
+  gated(gate: Gate, branch: number, fill: () => void): void {
+    this.#gate = { gate, branch };
+    this.#gates.add(gate);
+    try {
+      fill();
+    } finally {
+      this.#gate = undefined;
+    }
   }
 
   /**
@@ -165,6 +185,7 @@ export class Recorder {
   /** Ends recording and submits; for {@link Gpu.record}. */
   submit(): void {
     this.#closePass();
+    for (const gate of this.#gates) gate.flush();
     this.gpu.profiler?.resolve(this.#encoder);
     const { queue } = this.gpu.device;
     for (let start = 0, page = 0; start < this.#uniformBytes; page++) {

@@ -10,14 +10,16 @@ export const adam = defineKernel({
   name: "adam",
   wgsl,
   bindings: {
-    grad: { access: "read", dtype: "f32", shape: ["n"] },
+    grad: { access: "read", dtype: "f32", shape: ["rows", "columns"] },
+    touched: { access: "read", dtype: "u32", shape: ["rows"] },
     status: { access: "read", dtype: "u32", shape: [STATUS_WORDS] },
-    m: { access: "read_write", dtype: "f32", shape: ["n"] },
-    v: { access: "read_write", dtype: "f32", shape: ["n"] },
-    W: { access: "read_write", dtype: "f32", shape: ["n"] },
+    m: { access: "read_write", dtype: "f32", shape: ["rows", "columns"] },
+    v: { access: "read_write", dtype: "f32", shape: ["rows", "columns"] },
+    W: { access: "read_write", dtype: "f32", shape: ["rows", "columns"] },
   },
   uniforms: {
-    n: "u32",
+    rows: "u32",
+    columns: "u32",
     beta1: "f32",
     rest1: "f32",
     beta2: "f32",
@@ -26,5 +28,5 @@ export const adam = defineKernel({
     v_scale: "f32",
     eps: "f32",
   },
-  workgroups: ({ n }) => grid(Math.ceil(n / 64)),
+  workgroups: ({ rows, columns }) => grid(Math.ceil(rows * columns / 64)),
 });

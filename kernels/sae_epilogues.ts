@@ -13,6 +13,27 @@ fn epilogue(value: f32, m: u32, col: u32, at: u32) -> f32 {
 }`,
 };
 
+/**
+ * acts = pre > θ ? pre : 0 with pre = x·W_encᵀ + b_enc, for training: pre in (θ − ε/2, θ] gives −0, which adds
+ * nothing to a product but marks that the threshold gets a gradient there. What is not finite stays so.
+ */
+export const ENCODE_JUMPRELU: Epilogue = {
+  name: "sae_encode_jumprelu",
+  bindings: {
+    b_enc: { access: "read", dtype: "f32", shape: ["ldc"] },
+    thresholds: { access: "read", dtype: "f32", shape: ["ldc"] },
+  },
+  uniforms: ["half_band"],
+  wgsl: `
+fn epilogue(value: f32, m: u32, col: u32, at: u32) -> f32 {
+  let pre = value + b_enc[col];
+  let threshold = thresholds[col];
+  let is_finite = (bitcast<u32>(pre) & 0x7f800000u) != 0x7f800000u;
+  let below = select(0u, 0x80000000u, pre > threshold - u.half_band);
+  return select(bitcast<f32>(below), pre, pre > threshold || !is_finite);
+}`,
+};
+
 /** x̂ = acts·W_dec + b_dec, for the first window of features. */
 export const DECODE: Epilogue = {
   name: "sae_decode",
@@ -43,7 +64,7 @@ export const ACCUMULATE: Epilogue = {
 fn epilogue(value: f32, m: u32, col: u32, at: u32) -> f32 { return C[at] + value; }`,
 };
 
-/** dpre = acts > 0 ? (2/B)·err·W_decᵀ + (λ/B)·‖W_dec_i‖ : 0; `mean` is 2/B and `l1` is λ/B. */
+/** dpre = acts > 0 ? (2/rows)·err·W_decᵀ + (λ/rows)·‖W_dec_i‖ : 0; `mean` is 2/rows and `l1` is λ/rows. */
 export const ENCODE_BACKWARD: Epilogue = {
   name: "sae_encode_backward",
   bindings: {
@@ -57,7 +78,18 @@ fn epilogue(value: f32, m: u32, col: u32, at: u32) -> f32 {
 }`,
 };
 
-/** dW_dec = (2/B)·actsᵀ·err + l1_coef_i·W_dec_i, where l1_coef is (λ/B)·Σ_b acts_i / ‖W_dec_i‖. */
+/** dact = (2/rows)·err·W_decᵀ where an activation is an entry (−0 included, see {@link ENCODE_JUMPRELU}), else 0. */
+export const ENTRY_BACKWARD: Epilogue = {
+  name: "sae_entry_backward",
+  bindings: { acts: { access: "read", dtype: "f32", shape: ["M", "ldc"] } },
+  uniforms: ["mean"],
+  wgsl: `
+fn epilogue(value: f32, m: u32, col: u32, at: u32) -> f32 {
+  return select(0.0, u.mean * value, bitcast<u32>(acts[at]) != 0u);
+}`,
+};
+
+/** dW_dec = (2/rows)·actsᵀ·err + l1_coef_i·W_dec_i, where l1_coef is (λ/rows)·Σ_b acts_i / ‖W_dec_i‖. */
 export const DECODE_BACKWARD: Epilogue = {
   name: "sae_decode_backward",
   bindings: {
@@ -68,5 +100,31 @@ export const DECODE_BACKWARD: Epilogue = {
   wgsl: `
 fn epilogue(value: f32, m: u32, col: u32, at: u32) -> f32 {
   return u.mean * value + l1_coef[m] * W_dec[at];
+}`,
+};
+
+/** {@link DECODE_BACKWARD}, added to what earlier batches of the step left where a feature is touched. */
+export const DECODE_BACKWARD_ADD: Epilogue = {
+  name: "sae_decode_backward_add",
+  bindings: {
+    ...DECODE_BACKWARD.bindings,
+    touched: { access: "read", dtype: "u32", shape: ["M"] },
+  },
+  uniforms: ["mean"],
+  wgsl: `
+fn epilogue(value: f32, m: u32, col: u32, at: u32) -> f32 {
+  let before = select(0.0, C[at], touched[m] == 2u);
+  return before + u.mean * value + l1_coef[m] * W_dec[at];
+}`,
+};
+
+/** C = A·B, added to what earlier batches of the step left where a feature is touched. */
+export const ADD_TOUCHED: Epilogue = {
+  name: "add_touched",
+  bindings: { touched: { access: "read", dtype: "u32", shape: ["M"] } },
+  uniforms: [],
+  wgsl: `
+fn epilogue(value: f32, m: u32, col: u32, at: u32) -> f32 {
+  return select(0.0, C[at], touched[m] == 2u) + value;
 }`,
 };

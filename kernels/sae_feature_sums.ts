@@ -1,12 +1,7 @@
 import { defineKernel } from "../gpu/mod.ts";
 import wgsl from "./sae_feature_sums.wgsl" with { type: "text" };
 
-/** How many rows of partial sums {@link saeFeatureSums} writes for a window. */
-export function featureParts(window: number): number {
-  return Math.ceil(window / 64);
-}
-
-/** Everything that training sums over the batch for each feature. */
+/** Everything that training sums over the batch for each feature but its weights' gradients. */
 export const saeFeatureSums = defineKernel({
   name: "sae_feature_sums",
   wgsl,
@@ -16,13 +11,13 @@ export const saeFeatureSums = defineKernel({
     norms: { access: "read", dtype: "f32", shape: ["window"] },
     db_enc: { access: "read_write", dtype: "f32", shape: ["window"] },
     l1_coef: { access: "read_write", dtype: "f32", shape: ["window"] },
+    touched: { access: "read_write", dtype: "u32", shape: ["window"] },
     tokens_since_fired: {
       access: "read_write",
       dtype: "u32",
       shape: ["window"],
     },
-    partials: { access: "read_write", dtype: "f32", shape: ["n_partials", 4] },
   },
-  uniforms: { B: "u32", window: "u32", slot: "u32", l1: "f32" },
-  workgroups: ({ window }) => [featureParts(window), 1, 1],
+  uniforms: { B: "u32", window: "u32", l1: "f32" },
+  workgroups: ({ window }) => [Math.ceil(window / 64), 1, 1],
 });

@@ -15,6 +15,9 @@ import { saeTopKKeep } from "./sae_topk_keep.ts";
 import { saeTopKPeaks } from "./sae_topk_peaks.ts";
 import { saeTopKPick } from "./sae_topk_pick.ts";
 
+/** Counts of one digit. */
+export const TOPK_BINS = 256;
+
 /** Where the digits of the 31 bits of an activation start, the highest first. */
 const SHIFTS = [23, 15, 7, 0] as const;
 /** The first two digits of a lower bound tell it from what is below by 1 part in 256. */
@@ -24,19 +27,19 @@ const GROUPS_PER_KEPT = 3;
 /** Largest group; larger ones would make the first search no cheaper that matters. */
 const LARGEST_GROUP = 32;
 
-/** What a selection works in; made by {@link topKTensors}. */
+/** What a selection works in; {@link topKTensors} makes it. Without floors and peaks it is right too, but counts everything. */
 export interface TopKTensors {
   /** u32 `[slots, 256]`, where slots is the number of rows, or 1 for all rows together; all 0 before and after. */
   readonly counts: Tensor;
-  /** u32 `[slots, 2]`; the first of each is a bound below which nothing is selected. */
-  readonly floors: Tensor;
   /**
    * u32 `[slots, 2]`. After a selection the first of a slot is the smallest activation that it keeps, as f32 bits:
    * the k-th largest, or the smallest above 0 where fewer than k are, or 0 where none is.
    */
   readonly thresholds: Tensor;
-  /** f32 `[T, groups]` for each window. */
-  readonly peaks: readonly Tensor[];
+  /** u32 `[slots, 2]`; the first of each is a bound below which nothing is selected. */
+  readonly floors?: Tensor;
+  /** The largest of each group of activations, f32 `[T, groups]` for each window. */
+  readonly peaks?: readonly Tensor[];
 }
 
 /** What selections are made from. */
@@ -55,13 +58,13 @@ export interface TopKShape {
 export function topKTensors(
   tensor: (label: string, dtype: Dtype, shape: readonly number[]) => Tensor,
   { T, windows, k, isBatch }: TopKShape,
-): TopKTensors {
+): Required<TopKTensors> {
   const slots = isBatch ? 1 : T;
   const d_sae = windows.reduce((sum, size) => sum + size, 0);
   const group = Math.floor(d_sae / (GROUPS_PER_KEPT * k));
   const size = Math.max(1, Math.min(group, LARGEST_GROUP));
   return {
-    counts: tensor("topk.counts", "u32", [slots, 256]),
+    counts: tensor("topk.counts", "u32", [slots, TOPK_BINS]),
     floors: tensor("topk.floors", "u32", [slots, 2]),
     thresholds: tensor("topk.thresholds", "u32", [slots, 2]),
     peaks: windows.map((window) =>
@@ -102,46 +105,62 @@ export function selectTopK(
       `Cannot select the largest activations: expected a positive number of them: got ${k}`,
     );
   }
-  if (windows.length !== tensors.peaks.length) {
+  if (tensors.peaks && windows.length !== tensors.peaks.length) {
     throw new RangeError(
       `Cannot select the largest activations: expected ${tensors.peaks.length} windows: got ${windows.length}`,
     );
   }
   const T = windows[0]!.acts.nRows;
-  const floors = slotsOf(tensors.floors, T);
-  const thresholds = slotsOf(tensors.thresholds, T);
   const counts = slotsOf(tensors.counts, T);
-  const anyWords = floors.reshape([2 * floors.nRows]);
+  const thresholds = slotsOf(tensors.thresholds, T);
+  const floors = tensors.floors && slotsOf(tensors.floors, T);
+  const anyWords = thresholds.reshape([2 * thresholds.nRows]);
   const parts = windows.map((window, w) => ({
     acts: window.acts,
     marks: marksOf(window, least) ?? anyWords,
-    peaks: tensors.peaks[w]!.rows(0, T),
+    // An activation is the largest of itself.
+    peaks: tensors.peaks?.[w]!.rows(0, T) ?? window.acts,
   }));
-  for (const part of parts) saeTopKPeaks.run(rec, part, { least });
-  for (const shift of FLOOR_SHIFTS) {
-    for (const { peaks } of parts) {
-      const itself = { acts: peaks, peaks, marks: anyWords };
-      const found = floors;
-      saeTopKCount.run(rec, { ...itself, floors, found, counts }, {
-        shift,
-        least: 0,
-        has_floors: 0,
-      });
-    }
-    const options = { shift, k, all_or_none: 1 };
-    saeTopKPick.run(rec, { counts, found: floors }, options);
+  if (floors && tensors.peaks) {
+    for (const part of parts) saeTopKPeaks.run(rec, part, { least });
+    const peaks = parts.map(({ peaks }) => ({
+      acts: peaks,
+      marks: anyWords,
+      peaks,
+    }));
+    search(rec, peaks, { counts, found: floors }, FLOOR_SHIFTS, { k });
   }
-  for (const shift of SHIFTS) {
+  const found = { counts, found: thresholds, floors };
+  search(rec, parts, found, SHIFTS, { k, least });
+}
+
+/** Records the search for some digits of the k-th largest, among those from the floors on. */
+function search(
+  rec: Recorder,
+  parts: readonly { acts: Tensor; marks: Tensor; peaks: Tensor }[],
+  { counts, found, floors }: {
+    counts: Tensor;
+    found: Tensor;
+    floors?: Tensor | undefined;
+  },
+  shifts: readonly number[],
+  { k, least = 0 }: TopKOptions,
+): void {
+  const bounds = { floors: floors ?? found, found, counts };
+  for (const shift of shifts) {
     for (const part of parts) {
-      const found = thresholds;
-      saeTopKCount.run(rec, { ...part, floors, found, counts }, {
+      saeTopKCount.run(rec, { ...part, ...bounds }, {
         shift,
         least,
-        has_floors: 1,
+        has_floors: floors ? 1 : 0,
       });
     }
-    const options = { shift, k, all_or_none: 0 };
-    saeTopKPick.run(rec, { counts, found: thresholds }, options);
+    saeTopKPick.run(rec, { counts, found }, {
+      shift,
+      k,
+      // A bound is one only if k are at or above it.
+      all_or_none: shifts === FLOOR_SHIFTS ? 1 : 0,
+    });
   }
 }
 

@@ -14,6 +14,8 @@ export interface SaeParams {
   readonly W_dec: Float32Array<ArrayBuffer>;
   /** f32 `[d_model]` */
   readonly b_dec: Float32Array<ArrayBuffer>;
+  /** f32 `[d_sae]`: logarithms of the thresholds; of jumprelu only. */
+  readonly log_threshold?: Float32Array<ArrayBuffer>;
 }
 
 /** Norm of the encoder's and decoder's rows at the start. */

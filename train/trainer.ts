@@ -1,18 +1,24 @@
 /**
- * Training of an SAE on the GPU: forward, backward by hand, Adam. One step is
+ * Training of an SAE on the GPU: forward, backward by hand, Adam. A batch is
  * one submit, and nothing is read back in between.
  * @module
  */
 import type { Safetensors, TensorToWrite } from "../core/safetensors.ts";
-import { type Gpu, ReadbackRing, type Tensor } from "../gpu/mod.ts";
+import {
+  type Gpu,
+  ReadbackRing,
+  type Recorder,
+  type Tensor,
+} from "../gpu/mod.ts";
 import { unpackBatch } from "../kernels/unpack_batch.ts";
 import { STATUS_WORDS } from "../kernels/sae_step_status.ts";
 import type { SaeParams } from "./init.ts";
-import { readMetrics, type StepMetrics } from "./metrics.ts";
+import { readMetrics, type StatusTag, type StepMetrics } from "./metrics.ts";
 import type { StepValues } from "./schedule.ts";
-import { recordStep } from "./training_step.ts";
+import { recordBatch, recordUpdate } from "./training_step.ts";
 import {
-  PARAMETERS,
+  fullConfig,
+  type FullTrainerConfig,
   type TrainerConfig,
   TrainingTensors,
 } from "./training_tensors.ts";
@@ -21,16 +27,34 @@ export {
   PARAMETERS,
   type TrainerConfig,
   trainingBytes,
+  trainingMemory,
 } from "./training_tensors.ts";
+
+/**
+ * A batch `[batch, d_model]`: packed bf16 rows, which are scaled on the GPU, f32 rows
+ * that are already scaled, or commands that fill x with rows times the scale.
+ */
+export type TrainerBatch =
+  | Uint16Array<ArrayBuffer>
+  | Float32Array<ArrayBuffer>
+  | { fill(rec: Recorder, x: Tensor, scale: number): void };
+
+/** Options of {@link SaeTrainer.step}. */
+export interface StepOptions {
+  /** Whether {@link SaeTrainer.takeMetrics} shall give this step's. */
+  readonly metrics?: boolean;
+  /** Tokens without firing after which features are counted as dead for the metrics; not counted when absent. */
+  readonly deadWindow?: number;
+}
 
 /** An SAE in training; owns its parameters, moments and activations. */
 export class SaeTrainer implements Disposable {
   /** Sizes and constants. */
-  readonly config: TrainerConfig;
+  readonly config: FullTrainerConfig;
   readonly #gpu: Gpu;
   readonly #owned = new DisposableStack();
   readonly #tensors: TrainingTensors;
-  readonly #ring: ReadbackRing<StepValues & { step: number }>;
+  readonly #ring: ReadbackRing<StatusTag>;
   #step = 0;
 
   /**
@@ -39,13 +63,13 @@ export class SaeTrainer implements Disposable {
    */
   constructor(gpu: Gpu, config: TrainerConfig, params: SaeParams) {
     this.#gpu = gpu;
-    this.config = config;
-    this.#tensors = this.#owned.use(new TrainingTensors(gpu, config));
+    this.config = fullConfig(config);
+    this.#tensors = this.#owned.use(new TrainingTensors(gpu, this.config));
     this.#ring = this.#owned.use(
       new ReadbackRing(gpu, this.#tensors.status),
     );
     try {
-      this.#writeParams(params);
+      this.writeParams(params);
     } catch (error) {
       this.#owned.dispose();
       throw error;
@@ -59,33 +83,63 @@ export class SaeTrainer implements Disposable {
 
   /**
    * Submits one step.
-   * @param rows A batch `[batch, d_model]`: packed bf16 rows, which are scaled here, or f32 rows that are already scaled.
-   * @param options.metrics Whether {@link takeMetrics} shall give this step's.
-   * @throws {RangeError} If the batch has another size.
+   * @param batches As many as the config accumulates; one need not be in a list.
+   * @throws {RangeError} If there is another number of batches, or one has another size.
    */
   step(
-    rows: Uint16Array<ArrayBuffer> | Float32Array<ArrayBuffer>,
+    batches: TrainerBatch | readonly TrainerBatch[],
     values: StepValues,
-    options: { readonly metrics?: boolean } = {},
+    options: StepOptions = {},
   ): void {
+    const list = isList(batches) ? batches : [batches];
+    const { accumulate, architecture } = this.config;
+    if (list.length !== accumulate) {
+      throw new RangeError(
+        `Cannot train on ${list.length} batches: expected ${accumulate}, as many as are accumulated`,
+      );
+    }
+    const step = this.#step;
+    for (const [batch, rows] of list.entries()) {
+      this.#gpu.record(`step ${step}`, (rec) => {
+        this.#fill(rec, rows);
+        recordBatch(rec, this.#tensors, this.config, { ...values, batch });
+        if (batch < accumulate - 1) return;
+        const { deadWindow } = options;
+        recordUpdate(rec, this.#tensors, this.config, {
+          ...values,
+          step,
+          ...(deadWindow === undefined ? {} : { deadWindow }),
+        });
+        if (!options.metrics) return;
+        this.#ring.copy(rec, {
+          ...values,
+          step,
+          countsDead: deadWindow !== undefined,
+          isL0: architecture === "jumprelu",
+        });
+      });
+    }
+    this.#step++;
+  }
+
+  #fill(rec: Recorder, rows: TrainerBatch): void {
     const { batch, d_model, inputScale } = this.config;
     const { rows: packed, x } = this.#tensors;
+    if (!isRows(rows)) {
+      rows.fill(rec, x, inputScale);
+      return;
+    }
     if (rows.length !== batch * d_model) {
       throw new RangeError(
         `Cannot train on a batch: expected ${batch} rows of ${d_model} values: got ${rows.length} values`,
       );
     }
-    const step = this.#step;
-    const isPacked = rows instanceof Uint16Array;
-    (isPacked ? packed : x).write(rows);
-    this.#gpu.record(`step ${step}`, (rec) => {
-      if (isPacked) {
-        unpackBatch.run(rec, { rows: packed, x }, { scale: inputScale });
-      }
-      recordStep(rec, this.#tensors, this.config, { ...values, step });
-      if (options.metrics) this.#ring.copy(rec, { ...values, step });
-    });
-    this.#step++;
+    if (rows instanceof Uint16Array) {
+      packed.write(rows);
+      unpackBatch.run(rec, { rows: packed, x }, { scale: inputScale });
+    } else {
+      x.write(rows);
+    }
   }
 
   /**
@@ -115,12 +169,22 @@ export class SaeTrainer implements Disposable {
     return this.#read("W");
   }
 
-  /** Reads the gradients of the last step back, as they were before clipping. */
-  gradients(): Promise<SaeParams> {
-    return this.#read("grad");
+  /** Reads the gradients of the last step back, as they were before clipping; 0 where none reached a feature. */
+  async gradients(): Promise<SaeParams> {
+    const grads = await this.#read("grad");
+    const touched = await this.#gpu.readInts(this.#tensors.touched);
+    const { d_model } = this.config;
+    for (const [i, mark] of touched.entries()) {
+      if (mark !== 0) continue;
+      grads.W_enc.fill(0, i * d_model, (i + 1) * d_model);
+      grads.W_dec.fill(0, i * d_model, (i + 1) * d_model);
+      grads.b_enc[i] = 0;
+      if (grads.log_threshold) grads.log_threshold[i] = 0;
+    }
+    return grads;
   }
 
-  /** Reads back acts `[batch, d_sae]` and x̂ `[batch, d_model]` of the last step. */
+  /** Reads back acts `[batch, d_sae]` and x̂ `[batch, d_model]` of the last batch. */
   async activations(): Promise<
     { acts: Float32Array; reconstruction: Float32Array }
   > {
@@ -133,14 +197,69 @@ export class SaeTrainer implements Disposable {
         acts.set(row, b * d_sae + start);
       }
     }
+    const { x, err } = await this.errors();
+    return { acts, reconstruction: err.map((value, i) => value + x[i]!) };
+  }
+
+  /** Reads back the last batch's x and x̂ − x, f32 `[batch, d_model]`. */
+  async errors(): Promise<
+    { x: Float32Array<ArrayBuffer>; err: Float32Array<ArrayBuffer> }
+  > {
     const x = await this.#gpu.read(this.#tensors.x);
     const err = await this.#gpu.read(this.#tensors.err);
-    return { acts, reconstruction: err.map((value, i) => value + x[i]!) };
+    return { x, err };
   }
 
   /** Reads back how many tokens each feature has seen since it last fired. */
   tokensSinceFired(): Promise<Uint32Array<ArrayBuffer>> {
     return this.#gpu.readInts(this.#tensors.tokensSinceFired);
+  }
+
+  /** Moving average of the smallest activation that topk or batchtopk keeps, in scaled inputs; undefined before the first. */
+  async smallestKept(): Promise<number | undefined> {
+    const [value] = await this.#gpu.read(this.#tensors.smallestKept);
+    return value! > 0 ? value! : undefined;
+  }
+
+  /**
+   * Runs only the forward pass and gradients of a batch: parameters and moments stay, but features age by a batch.
+   * What it leaves is read by {@link errors}.
+   */
+  probe(rows: TrainerBatch): void {
+    this.#gpu.record("probe", (rec) => {
+      this.#fill(rec, rows);
+      recordBatch(rec, this.#tensors, this.config, {
+        lambda: 0,
+        lr: 0,
+        batch: 0,
+      });
+    });
+  }
+
+  /**
+   * Replaces features: their parameters, with moments of 0 and as if they had just fired.
+   * @param features Which, ascending.
+   * @param rows Their parameters, in that order; b_dec is not looked at.
+   */
+  replaceFeatures(features: readonly number[], rows: SaeParams): void {
+    const { d_model } = this.config;
+    for (const [n, i] of features.entries()) {
+      for (const [name, { W, m, v }] of this.#tensors.named()) {
+        if (name === "b_dec") continue;
+        const width = W.shape.length === 2 ? d_model : 1;
+        W.write(rows[name]!.slice(n * width, (n + 1) * width), i);
+        for (const moment of [m, v]) {
+          moment.write(new Uint8Array(moment.rowBytes), i);
+        }
+      }
+      this.#tensors.tokensSinceFired.write(new Uint32Array(1), i);
+    }
+  }
+
+  /** Sets everything but the parameters back to the start. */
+  reset(): void {
+    this.#tensors.clearState();
+    this.#step = 0;
   }
 
   /**
@@ -180,21 +299,23 @@ export class SaeTrainer implements Disposable {
   }
 
   get #state(): Tensor[] {
-    const { parameters, tokensSinceFired } = this.#tensors;
-    const all = PARAMETERS.flatMap((name) => {
-      const { W, m, v } = parameters[name];
-      return [W, m, v];
-    });
-    return [...all, tokensSinceFired];
+    const { tokensSinceFired, smallestKept, selection } = this.#tensors;
+    const all = this.#tensors.named().flatMap(([, { W, m, v, scales }]) =>
+      scales ? [W, m, v, scales] : [W, m, v]
+    );
+    return [...all, tokensSinceFired, ...(selection ? [smallestKept] : [])];
   }
 
-  #writeParams(values: SaeParams): void {
-    for (const name of PARAMETERS) {
-      const tensor = this.#tensors.parameters[name].W;
-      if (values[name].byteLength !== tensor.byteLength) {
+  /**
+   * Replaces the parameters; moments stay.
+   * @throws {RangeError} If they are not of the config's sizes.
+   */
+  writeParams(values: SaeParams): void {
+    for (const [name, { W: tensor }] of this.#tensors.named()) {
+      if (values[name]?.byteLength !== tensor.byteLength) {
         throw new RangeError(
           `Cannot set ${tensor}: expected as many values: got ${
-            values[name].length
+            values[name]?.length ?? "none"
           }`,
         );
       }
@@ -204,12 +325,15 @@ export class SaeTrainer implements Disposable {
 
   async #read(which: "W" | "grad"): Promise<SaeParams> {
     const read = (name: keyof SaeParams): Promise<Float32Array<ArrayBuffer>> =>
-      this.#gpu.read(this.#tensors.parameters[name][which]);
+      this.#gpu.read(this.#tensors.parameters[name]![which]);
     return {
       W_enc: await read("W_enc"),
       b_enc: await read("b_enc"),
       W_dec: await read("W_dec"),
       b_dec: await read("b_dec"),
+      ...(this.#tensors.parameters.log_threshold && {
+        log_threshold: await read("log_threshold"),
+      }),
     };
   }
 
@@ -217,6 +341,18 @@ export class SaeTrainer implements Disposable {
   [Symbol.dispose](): void {
     this.#owned.dispose();
   }
+}
+
+function isList(
+  batches: TrainerBatch | readonly TrainerBatch[],
+): batches is readonly TrainerBatch[] {
+  return Array.isArray(batches);
+}
+
+function isRows(
+  batch: TrainerBatch,
+): batch is Uint16Array<ArrayBuffer> | Float32Array<ArrayBuffer> {
+  return ArrayBuffer.isView(batch);
 }
 
 async function* readWindows(

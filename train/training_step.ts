@@ -1,24 +1,43 @@
 /**
  * One training step as GPU commands: forward, backward by hand, Adam.
- * Five matrix products do the work; everything else is folded into their
- * results or is a pass over one tensor.
+ *
+ * Encoding is dense. What follows it has two ways to the same result: matrix products
+ * over all features, or lists of the activations that are not 0. The GPU counts those
+ * and takes the cheaper way; both are recorded, and the launches of one do nothing.
  * @module
  */
+import { windowOf } from "../core/sae.ts";
 import type { Recorder, Tensor } from "../gpu/mod.ts";
-import { decodeWindow, encodeWindow, windowOf } from "../core/sae.ts";
 import { adam } from "../kernels/adam.ts";
+import { adamQ8 } from "../kernels/adam_q8.ts";
+import { adamRows } from "../kernels/adam_rows.ts";
 import { columnSums } from "../kernels/column_sums.ts";
 import { matmul } from "../kernels/matmul.ts";
 import { rowNorms } from "../kernels/row_norms.ts";
-import { DECODE_BACKWARD, ENCODE_BACKWARD } from "../kernels/sae_epilogues.ts";
-import { featureParts, saeFeatureSums } from "../kernels/sae_feature_sums.ts";
+import { ENCODE, ENCODE_JUMPRELU } from "../kernels/sae_epilogues.ts";
+import { saeCountDead } from "../kernels/sae_count_dead.ts";
+import { rowParts } from "../kernels/sae_rows.ts";
+import { saeSmallestKept } from "../kernels/sae_smallest_kept.ts";
 import { saeStepStatus } from "../kernels/sae_step_status.ts";
+import { saeThresholds } from "../kernels/sae_thresholds.ts";
+import { saeTiles } from "../kernels/sae_tiles.ts";
+import { keepTopK, selectTopK } from "../kernels/sae_topk.ts";
 import { squareParts, sumSquares } from "../kernels/sum_squares.ts";
+import { sumRowSquares } from "../kernels/sum_row_squares.ts";
+import { auxBackward, selectAux } from "./aux_pass.ts";
+import { decodeDense, denseBackward } from "./dense_pass.ts";
+import { TILE } from "./entry_lists.ts";
 import type { StepValues } from "./schedule.ts";
 import {
+  choosePath,
+  decodeEntries,
+  entriesBackward,
+  gatherEntries,
+} from "./sparse_pass.ts";
+import {
   flat,
-  PARAMETERS,
-  type TrainerConfig,
+  type FullTrainerConfig,
+  type Parameter,
   type TrainingTensors,
 } from "./training_tensors.ts";
 
@@ -26,125 +45,209 @@ import {
 const GRADIENT = 0;
 const ERROR = 1;
 
-/** Records a step on the batch in `tensors.x`; steps count from 0. */
-export function recordStep(
-  rec: Recorder,
-  tensors: TrainingTensors,
-  config: TrainerConfig,
-  step: StepValues & { readonly step: number },
-): void {
-  forward(rec, tensors);
-  const nPartials = backward(rec, tensors, config.batch, step.lambda);
-  measureSquares(rec, tensors, nPartials);
-  const { partials, status } = tensors;
-  saeStepStatus.run(rec, { partials, status }, {
-    B: config.batch,
-    step: step.step,
-    lambda: step.lambda,
-    max_norm: config.clipNorm,
-  });
-  update(rec, tensors, config, step);
+/** Decay of the average that becomes the threshold for inference. */
+const SMALLEST_KEPT_DECAY = 0.999;
+
+/** A batch of a step. */
+export interface BatchOfStep extends StepValues {
+  /** Of the step, from 0. */
+  readonly batch: number;
 }
 
-/** acts = relu(x·W_encᵀ + b_enc), err = acts·W_dec + b_dec − x. */
-function forward(rec: Recorder, tensors: TrainingTensors): void {
-  const { parameters, x, err } = tensors;
-  const sae = {
-    W_enc: parameters.W_enc.W,
-    b_enc: parameters.b_enc.W,
-    W_dec: parameters.W_dec.W,
-    b_dec: parameters.b_dec.W,
+/**
+ * Records the gradients of the batch in `tensors.x`. The first batch of a step
+ * begins its sums, the others add to them.
+ */
+export function recordBatch(
+  rec: Recorder,
+  tensors: TrainingTensors,
+  config: FullTrainerConfig,
+  { batch, lambda }: BatchOfStep,
+): void {
+  const { lists } = tensors;
+  const isFirst = batch === 0;
+  const rows = config.batch * config.accumulate;
+  if (isFirst) beginStep(rec, tensors);
+  lists.gate.reset();
+  tensors.aux?.lists.gate.reset();
+  encode(rec, tensors, config);
+  if (tensors.aux) selectAux(rec, tensors, config);
+  select(rec, tensors, config);
+  const slot = batch * rowParts(config.batch);
+  choosePath(rec, lists, tensors.partials, slot, config.sparseEntries);
+  const hasLists = config.sparseEntries > 0;
+  if (hasLists) gatherEntries(rec, lists, tensors.acts);
+  decodeDense(rec, tensors);
+  if (hasLists) {
+    decodeEntries(rec, lists, tensors, tensors.err, { adds: false });
+  }
+  const { err, parameters: { b_dec } } = tensors;
+  columnSums.run(rec, { y: err, sums: b_dec.grad }, {
+    adds: Number(!isFirst),
+    scale: 2 / rows,
+  });
+  const isL1 = config.architecture === "relu";
+  const backward = {
+    err,
+    mean: 2 / rows,
+    l1: isL1 ? lambda / rows : 0,
+    tokens: config.batch,
+    threshold: config.architecture === "jumprelu"
+      ? { weight: lambda / rows, bandwidth: config.bandwidth }
+      : undefined,
   };
-  for (const [w, window] of tensors.windows.entries()) {
-    const acts = tensors.acts[w]!;
-    encodeWindow(rec, sae, x, acts, window);
-    decodeWindow(rec, sae, acts, err, window, x);
+  // AuxK has chosen its entries by how long features had waited before this batch.
+  denseBackward(rec, tensors, { ...backward, adds: !isFirst });
+  if (hasLists) entriesBackward(rec, lists, tensors, backward);
+  if (tensors.aux) auxBackward(rec, tensors, config, batch);
+  addSquares(rec, tensors, err, errorSlot(config, batch), ERROR);
+}
+
+/** Records what ends a step after its last batch: norm of the gradient, metrics, Adam. */
+export function recordUpdate(
+  rec: Recorder,
+  tensors: TrainingTensors,
+  config: FullTrainerConfig,
+  values: StepValues & { readonly step: number; readonly deadWindow?: number },
+): void {
+  const { partials, status, dead, lists, auxValues: aux } = tensors;
+  let slot = errorSlot(config, config.accumulate);
+  for (const [, parameter] of tensors.named()) {
+    for (const { tensor, start, end } of parameter.grad.windows()) {
+      const touched = parameter.touched.nRows === parameter.grad.nRows
+        ? windowOf(parameter.touched, { start, end })
+        : undefined;
+      addSquares(rec, tensors, tensor, slot, GRADIENT, touched);
+      slot += squareParts(flat(tensor).nRows);
+    }
+  }
+  if (values.deadWindow !== undefined) {
+    rec.clear(dead);
+    saeCountDead.run(rec, { waited: tensors.tokensSinceFired, dead }, {
+      dead_after: values.deadWindow,
+    });
+  }
+  saeStepStatus.run(
+    rec,
+    { partials, aux, branch: lists.branch, dead, status },
+    {
+      rows: config.batch * config.accumulate,
+      step: values.step,
+      lambda: tensors.selection ? 0 : values.lambda,
+      aux_weight: config.auxK > 0 ? config.auxCoefficient : 0,
+      max_norm: config.clipNorm,
+    },
+  );
+  if (tensors.selection) {
+    saeSmallestKept.run(rec, {
+      thresholds: tensors.selection.thresholds,
+      status,
+      average: tensors.smallestKept,
+    }, { decay: SMALLEST_KEPT_DECAY, rest: 1 - SMALLEST_KEPT_DECAY });
+  }
+  for (const [, parameter] of tensors.named()) {
+    update(rec, parameter, tensors, config, values);
   }
 }
 
-/** All gradients, and the features' partial sums; returns how many rows those take. */
-function backward(
-  rec: Recorder,
-  tensors: TrainingTensors,
-  B: number,
-  lambda: number,
+/** First row of the parts of a batch's squared error in the table of partial sums. */
+function errorSlot(
+  { batch, d_model, accumulate }: FullTrainerConfig,
+  n: number,
 ): number {
-  const { W_enc, b_enc, W_dec, b_dec } = tensors.parameters;
-  const [mean, l1] = [2 / B, lambda / B];
-  const [x, err] = [tensors.x, tensors.err];
-  columnSums.run(rec, { y: err, sums: b_dec.grad }, { scale: mean });
-  let slot = 0;
-  for (const [w, window] of tensors.windows.entries()) {
-    const at = (tensor: Tensor): Tensor => windowOf(tensor, window);
-    const size = window.end - window.start;
-    const acts = tensors.acts[w]!;
-    const dpre = windowOf(tensors.dpre, { start: 0, end: B * size })
-      .reshape([B, size]);
-    const [norms, l1_coef] = [at(tensors.norms), at(tensors.l1Coef)];
-    const W = at(W_dec.W);
-    rowNorms.run(rec, { W, norms });
+  return accumulate * rowParts(batch) + n * squareParts(batch * d_model);
+}
+
+/** What holds for all batches of a step: norms, thresholds, and no gradient yet. */
+function beginStep(rec: Recorder, tensors: TrainingTensors): void {
+  const { parameters: { W_dec, log_threshold }, thresholds } = tensors;
+  rec.clear(tensors.touched);
+  for (const { tensor: W, start, end } of W_dec.W.windows()) {
+    rowNorms.run(rec, { W, norms: windowOf(tensors.norms, { start, end }) });
+  }
+  if (thresholds) {
+    saeThresholds.run(rec, { log_thresholds: log_threshold!.W, thresholds });
+  }
+}
+
+/** acts of all windows. */
+function encode(
+  rec: Recorder,
+  { parameters, windows, x, acts, thresholds }: TrainingTensors,
+  { bandwidth }: FullTrainerConfig,
+): void {
+  for (const [w, window] of windows.entries()) {
+    const b_enc = windowOf(parameters.b_enc.W, window);
     matmul(rec, {
       layout: "mk,nk",
-      A: err,
-      B: W,
-      C: dpre,
-      epilogue: {
-        spec: ENCODE_BACKWARD,
-        tensors: { acts, norms },
-        values: { mean, l1 },
-      },
+      A: x,
+      B: windowOf(parameters.W_enc.W, window),
+      C: acts[w]!,
+      epilogue: thresholds
+        ? {
+          spec: ENCODE_JUMPRELU,
+          tensors: { b_enc, thresholds: windowOf(thresholds, window) },
+          values: { half_band: bandwidth / 2 },
+        }
+        : { spec: ENCODE, tensors: { b_enc } },
     });
-    saeFeatureSums.run(rec, {
-      acts,
-      dpre,
-      norms,
-      db_enc: at(b_enc.grad),
-      l1_coef,
-      tokens_since_fired: at(tensors.tokensSinceFired),
-      partials: tensors.partials,
-    }, { slot, l1 });
-    matmul(rec, {
-      layout: "km,kn",
-      A: acts,
-      B: err,
-      C: at(W_dec.grad),
-      epilogue: {
-        spec: DECODE_BACKWARD,
-        tensors: { l1_coef, W_dec: W },
-        values: { mean },
-      },
-    });
-    matmul(rec, { layout: "km,kn", A: dpre, B: x, C: at(W_enc.grad) });
-    slot += featureParts(size);
   }
-  return slot;
 }
 
-/** Partial sums of err² and of the gradients' squares, from row `slot` of the table on. */
-function measureSquares(
+/** Keeps the largest activations, where the architecture does, and marks the entries of every tile. */
+function select(
   rec: Recorder,
   tensors: TrainingTensors,
-  slot: number,
+  { architecture, k, batch }: FullTrainerConfig,
 ): void {
-  const add = (tensor: Tensor, column: number): void => {
-    for (const { tensor: part } of tensor.windows()) {
-      const values = flat(part);
-      const n_parts = squareParts(values.nRows);
-      const options = { n_parts, slot, column };
-      sumSquares.run(rec, { values, partials: tensors.partials }, options);
-      slot += n_parts;
-    }
-  };
-  add(tensors.err, ERROR);
-  for (const name of PARAMETERS) add(tensors.parameters[name].grad, GRADIENT);
+  const { selection, acts, lists } = tensors;
+  if (selection) {
+    selectTopK(rec, acts.map((acts) => ({ acts })), selection, {
+      k: architecture === "batchtopk" ? k * batch : k,
+    });
+    for (const window of acts) keepTopK(rec, window, selection);
+  }
+  for (const [w, window] of lists.windows.entries()) {
+    saeTiles.run(rec, {
+      acts: acts[w]!,
+      weights: windowOf(tensors.norms, window),
+      tile_masks: lists.tileMasks,
+      tile_sums: lists.tileSums,
+    }, {
+      width: TILE,
+      tile0: window.tile0,
+      counts: Number(architecture === "jumprelu"),
+    });
+  }
 }
 
-/** Adam on every parameter. */
+/** Parts of the squares of a tensor, from row `slot` of the table on; of the rows that are touched, where that is told. */
+function addSquares(
+  rec: Recorder,
+  { partials }: TrainingTensors,
+  tensor: Tensor,
+  slot: number,
+  column: number,
+  touched?: Tensor,
+): void {
+  const values = flat(tensor);
+  const n_parts = squareParts(values.nRows);
+  const options = { n_parts, slot, column };
+  if (touched && tensor.shape.length === 2 && tensor.shape[1]! % 4 === 0) {
+    sumRowSquares.run(rec, { values: tensor, touched, partials }, options);
+  } else {
+    // Gradients of vectors are whole, and so are those of rows of an odd length, which only the dense path makes.
+    sumSquares.run(rec, { values, partials }, options);
+  }
+}
+
+/** Adam on one parameter. */
 function update(
   rec: Recorder,
-  tensors: TrainingTensors,
-  config: TrainerConfig,
-  { step, lr }: StepValues & { step: number },
+  parameter: Parameter,
+  { status }: TrainingTensors,
+  config: FullTrainerConfig,
+  { step, lr }: StepValues & { readonly step: number },
 ): void {
   const { betas: [beta1, beta2], eps } = config;
   const t = step + 1;
@@ -157,16 +260,42 @@ function update(
     v_scale: 1 / Math.sqrt(1 - beta2 ** t),
     eps,
   };
-  for (const name of PARAMETERS) {
-    const { grad, m, v, W } = tensors.parameters[name];
-    for (const window of W.windows()) {
-      const part = (tensor: Tensor): Tensor => flat(windowOf(tensor, window));
+  for (const window of parameter.W.windows()) {
+    const part = (tensor: Tensor): Tensor => windowOf(tensor, window);
+    const { touched, scales } = parameter;
+    const [grad, m, v, W] = [
+      part(parameter.grad),
+      part(parameter.m),
+      part(parameter.v),
+      part(parameter.W),
+    ];
+    if (scales) {
+      adamQ8.run(rec, {
+        grad,
+        touched: part(touched),
+        status,
+        m,
+        v,
+        scales: part(scales),
+        W,
+      }, { ...values, start: window.start, step });
+    } else if (W.shape.length === 2 && W.shape[1]! % 4 === 0) {
+      adamRows.run(
+        rec,
+        { grad, touched: part(touched), status, m, v, W },
+        values,
+      );
+    } else {
+      const table = touched.nRows === 1 ? touched : part(touched);
+      const asRows = (tensor: Tensor): Tensor =>
+        tensor.reshape([table.nRows, flat(tensor).nRows / table.nRows]);
       adam.run(rec, {
-        grad: part(grad),
-        status: tensors.status,
-        m: part(m),
-        v: part(v),
-        W: part(W),
+        grad: asRows(grad),
+        touched: table,
+        status,
+        m: asRows(m),
+        v: asRows(v),
+        W: asRows(W),
       }, values);
     }
   }

@@ -2,13 +2,11 @@ import { deepEqual } from "node:assert/strict";
 import { f32ToBf16 } from "../../core/dtype.ts";
 import type { Gpu, Recorder, Tensor } from "../../gpu/mod.ts";
 import { adam } from "../../kernels/adam.ts";
+import { adamRows } from "../../kernels/adam_rows.ts";
 import { columnSums } from "../../kernels/column_sums.ts";
 import { rowNorms } from "../../kernels/row_norms.ts";
 import { saeFeatureStats } from "../../kernels/sae_feature_stats.ts";
-import {
-  featureParts,
-  saeFeatureSums,
-} from "../../kernels/sae_feature_sums.ts";
+import { saeFeatureSums } from "../../kernels/sae_feature_sums.ts";
 import { saeStepStatus } from "../../kernels/sae_step_status.ts";
 import { squareParts, sumSquares } from "../../kernels/sum_squares.ts";
 import { unpackBatch } from "../../kernels/unpack_batch.ts";
@@ -104,13 +102,20 @@ Deno.test("column_sums matches float64 when neither side is a multiple of the wo
     const values = randomNormal(rows * columns, 3);
     const y = bench.floats("y", [rows, columns], values);
     const sums = bench.poisoned("sums", [columns]);
-    bench.record((rec) => columnSums.run(rec, { y, sums }, { scale: 0.5 }));
+    bench.record((rec) =>
+      columnSums.run(rec, { y, sums }, { adds: 0, scale: 0.5 })
+    );
     const want = Array.from(
       { length: columns },
       (_, j) => 0.5 * sumOf(rows, (b) => values[b * columns + j]!),
     );
     // Up to 130 terms of size 1, each rounded to 6e-8 of sums up to 30.
     assertClose(await bench.read(sums), want, { atol: 1e-5, label: "sums" });
+    bench.record((rec) =>
+      columnSums.run(rec, { y, sums }, { adds: 1, scale: 0.5 })
+    );
+    const twice = want.map((sum) => 2 * sum);
+    assertClose(await bench.read(sums), twice, { atol: 2e-5, label: "added" });
   }
 });
 
@@ -148,19 +153,29 @@ Deno.test("sae_feature_sums matches float64, for a row of norm 0 and one that ne
     norms: bench.floats("norms", [width], lengths),
     db_enc: bench.poisoned("db_enc", [width]),
     l1_coef: bench.poisoned("l1_coef", [width]),
+    touched: bench.ints(
+      "touched",
+      Array.from({ length: width }, (_, i) => i % 3),
+    ),
     tokens_since_fired: bench.ints(
       "tokens_since_fired",
       Array.from({ length: width }, (_, i) => i === 7 ? 2 ** 32 - 3 : i),
     ),
-    partials: bench.poisoned("partials", [featureParts(width) + 1, 4]),
   };
-  bench.record((rec) => saeFeatureSums.run(rec, tensors, { slot: 1, l1: 0.3 }));
+  // What is not touched may hold anything; what is touched is added to.
+  const before = randomNormal(width, 8).map((value, i) =>
+    i % 3 === 0 ? NaN : value
+  );
+  tensors.db_enc.write(before);
+  bench.record((rec) => saeFeatureSums.run(rec, tensors, { l1: 0.3 }));
   const column = (rows: Float32Array, i: number) =>
     sumOf(B, (b) => rows[b * width + i]!);
   const features = [...Array(width).keys()];
   const fired = (i: number) => sumOf(B, (b) => +(values[b * width + i]! > 0));
   const close = { atol: 3e-6, label: "db_enc" }; // sums of 13
-  const db_enc = features.map((i) => column(gradient, i));
+  const db_enc = features.map((i) =>
+    column(gradient, i) + (i % 3 === 0 ? 0 : before[i]!)
+  );
   assertClose(await bench.read(tensors.db_enc), db_enc, close);
   const coef = features.map((i) =>
     i === 3 ? 0 : 0.3 * column(values, i) / lengths[i]!
@@ -174,87 +189,100 @@ Deno.test("sae_feature_sums matches float64, for a row of norm 0 and one that ne
     [...waited],
     features.map((i) => fired(i) > 0 ? 0 : i === 7 ? 2 ** 32 - 1 : i + B),
   );
-  const partials = await bench.read(tensors.partials);
-  deepEqual([...partials.subarray(0, 4)], [NaN, NaN, NaN, NaN]);
-  const total = (c: number) =>
-    sumOf(featureParts(width), (w) => partials[4 + 4 * w + c]!);
-  const l1 = sumOf(width, (i) => column(values, i) * lengths[i]!);
-  assertClose([total(2)], [l1], { rtol: 1e-6, label: "Σ acts·norm" });
-  deepEqual([total(0), total(1), total(3)], [0, 0, sumOf(width, fired)]);
+  deepEqual(
+    [...await bench.gpu.readInts(tensors.touched)],
+    features.map((i) => Math.min(2, i % 3 + 1)),
+  );
 });
 
 Deno.test("sae_step_status adds up, clips as PyTorch does, and keeps the first bad step", async () => {
   using bench = await Bench.open();
   const table = randomActs(4 * 101, 8);
-  const status = bench.ints("status", Array<number>(8).fill(0));
+  const status = bench.ints("status", Array<number>(12).fill(0));
+  const aux = bench.floats("aux", [4], Float32Array.of(9, 0.25, 0, 0));
+  const branch = bench.ints("branch", [1]);
+  const dead = bench.ints("dead", [17]);
   const run = async (rows: Float32Array, step: number, max_norm: number) => {
     const partials = bench.floats("partials", [101, 4], rows);
-    const values = { B, step, lambda: 0.7, max_norm };
-    bench.record((rec) => saeStepStatus.run(rec, { partials, status }, values));
+    const values = { rows: B, step, lambda: 0.7, aux_weight: 0.5, max_norm };
+    const tensors = { partials, aux, branch, dead, status };
+    bench.record((rec) => saeStepStatus.run(rec, tensors, values));
     const words = await bench.gpu.readInts(status);
     return {
       floats: [...new Float32Array(words.buffer)].slice(0, 6),
       flags: [words[6], words[7]],
+      rest: [words[9], words[10], words[11]],
     };
   };
   const total = (c: number) => sumOf(101, (i) => table[4 * i + c]!);
   const [mse, l1, L0] = [total(1) / B, total(2) / B, total(3) / B];
   const gradNorm = Math.sqrt(total(0));
-  const want = [mse + 0.7 * l1, mse, l1, L0, gradNorm, 1];
+  const want = [mse + 0.7 * l1 + 0.5 * 0.25, mse, l1, L0, gradNorm, 1];
   const large = await run(table, 4, 1e3);
   assertClose(large.floats, want, { rtol: 1e-6, label: "status" });
   want[5] = 0.5 / (gradNorm + 1e-6);
   const small = await run(table, 5, 0.5);
   assertClose(small.floats, want, { rtol: 1e-6, label: "clipped" });
   deepEqual(small.flags, [0, 0]);
+  deepEqual(small.rest, [1, 17, 0]);
   const bad = await run(table.with(4 * 77, NaN), 6, 0.5);
   deepEqual(bad.flags, [7, 4]);
   const after = await run(table.with(4 * 77 + 1, Infinity), 7, 0.5);
-  deepEqual(after, bad);
+  deepEqual(after.flags, bad.flags);
+  deepEqual(after.floats, bad.floats);
 });
 
-Deno.test("adam matches float64 over four steps with a clip factor, and stands still after a bad step", async () => {
-  using bench = await Bench.open();
-  const n = 131;
-  const [first, start] = [randomNormal(n, 9), randomNormal(n, 10)];
-  const W = bench.floats("W", [n], start);
-  const m = bench.floats("m", [n], new Float32Array(n));
-  const v = bench.floats("v", [n], new Float32Array(n));
-  const [wantW, wantM, wantV] = [
-    Float64Array.from(start),
-    new Float64Array(n),
-    new Float64Array(n),
-  ];
-  const bits = (value: number) =>
-    new Uint32Array(Float32Array.of(value).buffer)[0]!;
-  const step = (t: number, flag: number) => {
-    const gradient = first.map((g, i) => g * Math.cos(t + i));
-    gradient[5] = 0;
-    const grad = bench.floats("grad", [n], gradient);
-    const status = bench.ints("status", [0, 0, 0, 0, 0, bits(0.75), flag, 0]);
-    bench.record((rec) =>
-      adam.run(rec, { grad, status, m, v, W }, {
-        beta1: 0.9,
-        rest1: 1 - 0.9,
-        beta2: 0.999,
-        rest2: 1 - 0.999,
-        step_size: 0.01 / (1 - 0.9 ** t),
-        v_scale: 1 / Math.sqrt(1 - 0.999 ** t),
-        eps: 1e-8,
-      })
-    );
-    return gradient;
-  };
-  for (let t = 1; t <= 4; t++) {
-    const options = { clip: 0.75, lr: 0.01, t };
-    reference.adamStep(wantW, wantM, wantV, step(t, 0), options);
-  }
-  step(5, 3);
-  // A few roundings of W, of size 1, and of moments.
-  assertClose(await bench.read(W), wantW, { atol: 1e-6, label: "W" });
-  assertClose(await bench.read(m), wantM, { atol: 1e-7, label: "m" });
-  assertClose(await bench.read(v), wantV, { rtol: 2e-6, label: "v" });
-});
+for (const kernel of [adam, adamRows]) {
+  Deno.test(`${kernel.name} matches float64 over four steps with a clip factor and rows without a gradient, and stands still after a bad step`, async () => {
+    using bench = await Bench.open();
+    const [rows, columns] = [11, 12];
+    const n = rows * columns;
+    const [first, start] = [randomNormal(n, 9), randomNormal(n, 10)];
+    const W = bench.floats("W", [rows, columns], start);
+    const m = bench.floats("m", [rows, columns], new Float32Array(n));
+    const v = bench.floats("v", [rows, columns], new Float32Array(n));
+    const [wantW, wantM, wantV] = [
+      Float64Array.from(start),
+      new Float64Array(n),
+      new Float64Array(n),
+    ];
+    const bits = (value: number) =>
+      new Uint32Array(Float32Array.of(value).buffer)[0]!;
+    const step = (t: number, flag: number) => {
+      const gradient = first.map((g, i) => g * Math.cos(t + i));
+      gradient[5] = 0;
+      const marks = Array.from({ length: rows }, (_, i) => (i + t) % 3);
+      const isTouched = (i: number) => marks[Math.floor(i / columns)] !== 0;
+      // What an untouched row holds must not matter.
+      const noisy = gradient.map((g, i) => isTouched(i) ? g : NaN);
+      const grad = bench.floats("grad", [rows, columns], noisy);
+      const touched = bench.ints("touched", marks);
+      const words = [0, 0, 0, 0, 0, bits(0.75), flag, 0, 0, 0, 0, 0];
+      const status = bench.ints("status", words);
+      bench.record((rec) =>
+        kernel.run(rec, { grad, touched, status, m, v, W }, {
+          beta1: 0.9,
+          rest1: 1 - 0.9,
+          beta2: 0.999,
+          rest2: 1 - 0.999,
+          step_size: 0.01 / (1 - 0.9 ** t),
+          v_scale: 1 / Math.sqrt(1 - 0.999 ** t),
+          eps: 1e-8,
+        })
+      );
+      return gradient.map((g, i) => isTouched(i) ? g : 0);
+    };
+    for (let t = 1; t <= 4; t++) {
+      const options = { clip: 0.75, lr: 0.01, t };
+      reference.adamStep(wantW, wantM, wantV, step(t, 0), options);
+    }
+    step(5, 3);
+    // A few roundings of W, of size 1, and of moments.
+    assertClose(await bench.read(W), wantW, { atol: 1e-6, label: "W" });
+    assertClose(await bench.read(m), wantM, { atol: 1e-7, label: "m" });
+    assertClose(await bench.read(v), wantV, { rtol: 2e-6, label: "v" });
+  });
+}
 
 Deno.test("sae_feature_stats adds to what earlier batches left", async () => {
   using bench = await Bench.open();

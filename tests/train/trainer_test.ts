@@ -4,22 +4,22 @@ import { directory } from "../../core/files.ts";
 import { Safetensors, safetensorsChunks } from "../../core/safetensors.ts";
 import { memoryFolder, memorySource } from "../../core/source.ts";
 import type { Gpu } from "../../gpu/mod.ts";
-import { initSae, type SaeParams } from "../../train/init.ts";
+import { initSae } from "../../train/init.ts";
 import { replayTraining } from "../../train/replay.ts";
 import {
-  PARAMETERS,
   SaeTrainer,
   type TrainerConfig,
   trainingBytes,
 } from "../../train/trainer.ts";
-import {
-  assertClose,
-  assertRelativeError,
-  randomNormal,
-} from "../assert_close.ts";
+import { assertClose, randomNormal } from "../assert_close.ts";
 import { testGpu } from "../gpu_for_tests.ts";
 import {
-  adamStep,
+  compareSteps,
+  randomParams,
+  smallConfig,
+  wide,
+} from "./compare_steps.ts";
+import {
   forwardBackward,
   loss,
   type SaeArrays,
@@ -28,27 +28,7 @@ import {
 const SIZES = { B: 13, d_model: 23, d_sae: 57 };
 const FIXTURE = new URL("../fixtures/sae-l1", import.meta.url).pathname;
 
-function config(sizes: typeof SIZES = SIZES): TrainerConfig {
-  return {
-    d_model: sizes.d_model,
-    d_sae: sizes.d_sae,
-    batch: sizes.B,
-    inputScale: 1,
-    clipNorm: 1,
-    betas: [0.9, 0.999],
-    eps: 1e-8,
-  };
-}
-
-/** Free decoder norms, untied, with live and dead features. */
-function randomParams({ d_model, d_sae }: typeof SIZES, seed = 1): SaeParams {
-  return {
-    W_enc: randomNormal(d_sae * d_model, seed, 0.3),
-    b_enc: randomNormal(d_sae, seed + 1, 0.3),
-    W_dec: randomNormal(d_sae * d_model, seed + 2, 0.3),
-    b_dec: randomNormal(d_model, seed + 3),
-  };
-}
+const config = (sizes = SIZES): TrainerConfig => smallConfig(sizes);
 
 async function stateBytes(trainer: SaeTrainer): Promise<Uint8Array> {
   const chunks = safetensorsChunks(trainer.stateTensors());
@@ -61,13 +41,6 @@ async function stateFile(trainer: SaeTrainer): Promise<Safetensors> {
   );
 }
 
-const wide = (p: SaeParams): SaeArrays => ({
-  W_enc: Float64Array.from(p.W_enc),
-  b_enc: Float64Array.from(p.b_enc),
-  W_dec: Float64Array.from(p.W_dec),
-  b_dec: Float64Array.from(p.b_dec),
-});
-
 Deno.test("replayTraining() is within 1e-5 of PyTorch in every step", async () => {
   const gpu = await testGpu();
   const checks = await replayTraining(gpu, directory(FIXTURE));
@@ -78,11 +51,11 @@ Deno.test("replayTraining() is within 1e-5 of PyTorch in every step", async () =
 
 Deno.test("forwardBackward() of the reference agrees with finite differences", () => {
   const sizes = { B: 3, d_model: 5, d_sae: 7 };
-  const params = wide(randomParams(sizes, 11));
+  const params = wide(randomParams(sizes, 11)) as SaeArrays;
   const x = randomNormal(sizes.B * sizes.d_model, 3);
   const { grads } = forwardBackward(params, x, 0.7, sizes);
   const h = 1e-6;
-  for (const name of PARAMETERS) {
+  for (const name of ["W_enc", "b_enc", "W_dec", "b_dec"] as const) {
     const numeric = params[name].map((value, i) => {
       const at = (w: number): number => {
         const moved = { ...params, [name]: params[name].with(i, w) };
@@ -97,62 +70,32 @@ Deno.test("forwardBackward() of the reference agrees with finite differences", (
 
 Deno.test("SaeTrainer matches float64 over three steps on odd sizes", async () => {
   const gpu = await testGpu();
-  await compareSteps(gpu, SIZES);
+  await compareDense(gpu, SIZES);
 });
 
 Deno.test("SaeTrainer matches float64 when features span windows", async () => {
   // 64 rows of 23 floats are 5.9 kB: blocks of 64 features, and windows of 64 of them.
   using gpu = await testGpu({ maxBindingBytes: 8_000 });
-  await compareSteps(gpu, { ...SIZES, d_sae: 201 });
+  await compareDense(gpu, { ...SIZES, d_sae: 201 });
 });
 
 Deno.test("SaeTrainer matches float64 when a batch's activations need smaller windows than the weights", async () => {
   // 199 rows of 5 floats fit into 8 kB, 31 · 199 activations do not.
   using gpu = await testGpu({ maxBindingBytes: 8_000 });
-  await compareSteps(gpu, { B: 31, d_model: 5, d_sae: 199 });
+  await compareDense(gpu, { B: 31, d_model: 5, d_sae: 199 });
 });
 
-async function compareSteps(gpu: Gpu, sizes: typeof SIZES): Promise<void> {
-  const params = randomParams(sizes);
-  // A decoder row of norm 0 must not make the gradient infinite.
-  params.W_dec.fill(0, 0, sizes.d_model);
-  params.b_enc[0] = 5;
-  using trainer = new SaeTrainer(gpu, config(sizes), params);
-  const want = wide(params);
-  const [m, v] = [wide(params), wide(params)];
-  for (const name of PARAMETERS) [m[name], v[name]].forEach((a) => a.fill(0));
-  for (const t of [1, 2, 3]) {
-    const x = randomNormal(sizes.B * sizes.d_model, 10 + t);
-    const values = { lambda: 0.5 * t, lr: 0.01 };
-    trainer.step(x, values, { metrics: true });
-    const pass = forwardBackward(want, x, values.lambda, sizes);
-    const { acts, reconstruction } = await trainer.activations();
-    // f32 sums of up to 201 terms; errors of earlier steps add to it.
-    assertRelativeError(acts, pass.acts, 1e-5, `acts ${t}`);
-    assertRelativeError(reconstruction, pass.reconstruction, 1e-5, `x̂ ${t}`);
-    const grads = await trainer.gradients();
-    const clip = Math.min(1, 1 / (pass.gradNorm + 1e-6));
-    for (const name of PARAMETERS) {
-      assertRelativeError(
-        grads[name],
-        pass.grads[name],
-        1e-5,
-        `d${name} ${t}`,
-      );
-      const options = { clip, lr: values.lr, t };
-      adamStep(want[name], m[name], v[name], pass.grads[name], options);
-    }
-    const got = await trainer.params();
-    for (const name of PARAMETERS) {
-      assertRelativeError(got[name], want[name], 1e-5, `${name} ${t}`);
-    }
-    await trainer.settle();
-    const [metrics] = trainer.takeMetrics();
-    const names = ["loss", "mse", "l1", "L0", "gradNorm"] as const;
-    for (const name of names) {
-      assertClose([metrics![name]], [pass[name]], { rtol: 1e-5, label: name });
-    }
-  }
+/** Steps on the dense path, the only one for odd d_model, with a decoder row of norm 0. */
+async function compareDense(gpu: Gpu, sizes: typeof SIZES): Promise<void> {
+  await compareSteps(gpu, {
+    config: config(sizes),
+    path: "dense",
+    // A decoder row of norm 0 must not make the gradient infinite.
+    prepare({ W_dec, b_enc }): void {
+      W_dec.fill(0, 0, sizes.d_model);
+      b_enc[0] = 5;
+    },
+  });
 }
 
 Deno.test("SaeTrainer.step() takes packed rows times the input scale", async () => {

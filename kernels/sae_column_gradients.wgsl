@@ -1,0 +1,62 @@
+// For each feature i of a window that has entries e, of rows b:
+//   dW_dec[i, :] = mean * sum_e act_e * err[b_e, :] + l1_coef[i] * W_dec[i, :]
+//   dW_enc[i, :] = sum_e dpre_e * x[b_e, :],  dpre = act > 0 ? dact : 0
+// added to what is there where touched[i] is 2. Rows of features without entries are left as they are.
+// Columns in groups of 4; d_model is a multiple of 4.
+// A workgroup of LANES owns 2·LANES groups of columns of one feature, each invocation 2 of them.
+override LANES: u32 = 64u;
+@group(0) @binding(0) var<storage, read> columns: array<vec4<u32>>;       // [n_columns]: b, act, dact
+@group(0) @binding(1) var<storage, read> runs: array<vec2<u32>>;          // [window]
+@group(0) @binding(2) var<storage, read> blocks: array<u32>;              // [n_blocks]
+@group(0) @binding(3) var<storage, read> touched: array<u32>;             // [window]
+@group(0) @binding(4) var<storage, read> l1_coef: array<f32>;             // [window]
+@group(0) @binding(5) var<storage, read> err: array<vec4<f32>>;           // [B, d_model]
+@group(0) @binding(6) var<storage, read> x: array<vec4<f32>>;             // [B, d_model]
+@group(0) @binding(7) var<storage, read> W_dec: array<vec4<f32>>;         // [window, d_model]
+@group(0) @binding(8) var<storage, read_write> dW_dec: array<vec4<f32>>;  // [window, d_model]
+@group(0) @binding(9) var<storage, read_write> dW_enc: array<vec4<f32>>;  // [window, d_model]
+struct Uniforms { window: u32, block0: u32, d_model: u32, mean: f32 }
+@group(0) @binding(10) var<uniform> u: Uniforms;
+
+@compute @workgroup_size(LANES)
+fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n_wg: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32) {
+  let n = u.d_model / 4u;
+  let parts = (n + 2u * LANES - 1u) / (2u * LANES);
+  let item = wg.y * n_wg.x + wg.x;
+  let i = item / parts;
+  if (i >= u.window) { return; }
+  let run = runs[i];
+  if (run.y == 0u) { return; }
+  let c0 = (item % parts) * 2u * LANES + lane;
+  let c1 = c0 + LANES;
+  // Columns past the end repeat the last one; they are not stored.
+  let k0 = min(c0, n - 1u);
+  let k1 = min(c1, n - 1u);
+  var dec0 = vec4<f32>();
+  var dec1 = vec4<f32>();
+  var enc0 = vec4<f32>();
+  var enc1 = vec4<f32>();
+  let begin = blocks[u.block0 + i / 256u] + run.x;
+  for (var e = begin; e < begin + run.y; e++) {
+    let entry = columns[e];
+    let row = entry.x * n;
+    let act = bitcast<f32>(entry.y);
+    let dpre = select(0.0, bitcast<f32>(entry.z), act > 0.0);
+    dec0 = fma(vec4<f32>(act), err[row + k0], dec0);
+    dec1 = fma(vec4<f32>(act), err[row + k1], dec1);
+    enc0 = fma(vec4<f32>(dpre), x[row + k0], enc0);
+    enc1 = fma(vec4<f32>(dpre), x[row + k1], enc1);
+  }
+  let w = i * n;
+  let coef = l1_coef[i];
+  let adds = touched[i] == 2u;
+  if (c0 < n) {
+    dW_dec[w + c0] = select(vec4<f32>(), dW_dec[w + c0], adds) + u.mean * dec0 + coef * W_dec[w + c0];
+    dW_enc[w + c0] = select(vec4<f32>(), dW_enc[w + c0], adds) + enc0;
+  }
+  if (c1 < n) {
+    dW_dec[w + c1] = select(vec4<f32>(), dW_dec[w + c1], adds) + u.mean * dec1 + coef * W_dec[w + c1];
+    dW_enc[w + c1] = select(vec4<f32>(), dW_enc[w + c1], adds) + enc1;
+  }
+}

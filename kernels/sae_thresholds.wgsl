@@ -1,0 +1,13 @@
+// thresholds[i] = exp(log_thresholds[i])
+// One invocation per feature.
+@group(0) @binding(0) var<storage, read> log_thresholds: array<f32>;   // [window]
+@group(0) @binding(1) var<storage, read_write> thresholds: array<f32>; // [window]
+struct Uniforms { window: u32 }
+@group(0) @binding(2) var<uniform> u: Uniforms;
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n_wg: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32) {
+  let i = (wg.y * n_wg.x + wg.x) * 64u + lane;
+  if (i < u.window) { thresholds[i] = exp(log_thresholds[i]); }
+}
