@@ -119,7 +119,7 @@ export function selectTopK(
     acts: window.acts,
     marks: marksOf(window, least) ?? anyWords,
     // An activation is the largest of itself.
-    peaks: tensors.peaks?.[w]!.rows(0, T) ?? window.acts,
+    peaks: tensors.peaks?.[w]?.rows(0, T) ?? window.acts,
   }));
   if (floors && tensors.peaks) {
     for (const part of parts) saeTopKPeaks.run(rec, part, { least });
