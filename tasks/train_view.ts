@@ -22,7 +22,7 @@ export interface TrainViewOptions {
 }
 
 const REDRAW_MS = 100;
-const SPARK_WIDTH = 16;
+const SPARK_WIDTH = 14;
 /** Columns from which on there is room for the numbers' courses, and for the bar; numbers go first. */
 const COLUMNS_OF_SPARKS = 80;
 const COLUMNS_OF_BAR = 90;
@@ -155,20 +155,20 @@ export class TrainView implements Disposable {
         pace.left(done),
       ],
       [
-        `loss ${loss.toPrecision(4)}${spark(this.#loss)}`,
-        `L0 ${L0.toPrecision(4)}${spark(this.#L0)}`,
-        `FVU ${fvu.toPrecision(3)}`,
+        `loss ${short(loss)}${spark(this.#loss)}`,
+        `L0 ${short(L0)}${spark(this.#L0)}`,
+        `FVU ${fvu.toFixed(4)}`,
         `dead ${(100 * deadShare).toFixed(1)} %`,
       ],
       [
-        `λ ${lambda.toPrecision(3)}`,
+        `λ ${short(lambda)}`,
         `lr ${lr.toExponential(2)}`,
-        `gradient ${gradNorm.toPrecision(3)}`,
+        `gradient ${short(gradNorm)}`,
         `${formatRate(line.tokensPerSecond)} tokens/s`,
         `${line.path} path`,
         ...extras(line),
       ],
-      [`step ${line.ms.step.toPrecision(3)} ms: ${shares(line.ms)}`],
+      [`step ${short(line.ms.step)} ms: ${shares(line.ms)}`],
     ].map((parts) => parts.filter(Boolean).join("  "));
   }
 
@@ -193,7 +193,7 @@ function detailOf({ loss, fvu, L0, tokensPerSecond }: MetricsLine): string {
 /** What only some runs have. */
 function extras({ auxLoss, resampled }: MetricsLine): string[] {
   return [
-    ...(auxLoss === undefined ? [] : [`AuxK ${auxLoss.toPrecision(3)}`]),
+    ...(auxLoss === undefined ? [] : [`AuxK ${short(auxLoss)}`]),
     ...(resampled ? [`${formatCount(resampled)} resampled`] : []),
   ];
 }
@@ -203,4 +203,12 @@ function shares({ step, load, host, wait }: StepMs): string {
   const share = (ms: number): string =>
     step > 0 ? `${Math.round(100 * ms / step)} %` : "–";
   return `load ${share(load)}  host ${share(host)}  GPU ${share(wait)}`;
+}
+
+/** A number in about six signs, so that what stands beside it hardly moves. */
+function short(value: number): string {
+  const size = Math.abs(value);
+  return value === 0 || (size >= 0.01 && size < 10_000)
+    ? value.toPrecision(4)
+    : value.toExponential(2);
 }

@@ -20,11 +20,11 @@ Deno.test("TrainView draws its lines in place", () => {
   const lines = screen.text.split("\n");
   deepEqual(lines, [
     "train [##########----------] 50 % 100/200 steps  25.0 steps/s  4.0 s left",
-    `loss 1.000 ${"█▃▂▁".padEnd(16)}  L0 7.339 ${
-      "█▄▃▁".padEnd(16)
+    `loss 1.000 ${"█▃▂▁".padEnd(14)}  L0 7.339 ${
+      "█▄▃▁".padEnd(14)
     }  FVU 0.0100  dead 9.9 %`,
-    "λ 1.00  lr 1.00e-3  gradient 0.0200  34,000 tokens/s  sparse path",
-    "step 30.0 ms: load 1 %  host 4 %  GPU 90 %",
+    "λ 1.000  lr 1.00e-3  gradient 0.02000  34,000 tokens/s  sparse path",
+    "step 30.00 ms: load 1 %  host 4 %  GPU 90 %",
     "",
   ]);
   equal(screen.column, 0);
@@ -149,7 +149,7 @@ Deno.test("TrainView shows AuxK and resampling where a run has them", () => {
   const screen = new Screen(120);
   using view = new TrainView({ steps: 200 }, screen);
   view.update({ ...metricsLine(3), auxLoss: 0.25, resampled: 12 });
-  match(screen.text, /dense path {2}AuxK 0\.250 {2}12 resampled/);
+  match(screen.text, /dense path {2}AuxK 0\.2500 {2}12 resampled/);
 });
 
 Deno.test("TrainView writes plain lines where there is no terminal, and only notes when quiet", () => {
