@@ -7,10 +7,15 @@
 
 /** A histogram: how many values lie at or below each limit and above the one before. */
 export interface Histogram {
+  /** Smallest value. */
   readonly min: number;
+  /** Largest value. */
   readonly max: number;
+  /** Number of values. */
   readonly count: number;
+  /** Their sum. */
   readonly sum: number;
+  /** Sum of their squares. */
   readonly sumOfSquares: number;
   /** Upper ends of the buckets, rising; the last is at least max. */
   readonly limits: readonly number[];
@@ -39,7 +44,9 @@ export type EventContent =
 export interface TensorBoardEvent {
   /** Seconds since 1970. */
   readonly wallTime: number;
+  /** Step of the run. */
   readonly step: number;
+  /** What is logged. */
   readonly content: EventContent;
 }
 
