@@ -1,108 +1,26 @@
 import assert from "node:assert/strict";
-import {
-  SaeFile,
-  type SaeMetadata,
-  saveFeatureMeasurements,
-  saveSae,
-} from "../../core/sae_file.ts";
-import type { Tensor } from "../../gpu/mod.ts";
+import type { SaeFile } from "../../core/sae_file.ts";
 import {
   formatIntervention,
   type Intervention,
   parseIntervention,
   STEER_MODE_NAMES,
-  type SteerEncoding,
   SteeringBank,
 } from "../../steer/interventions.ts";
-import { assertClose, randomNormal } from "../assert_close.ts";
-import { METADATA, savedSae, writableFolder } from "../core/sae_for_tests.ts";
+import { assertClose } from "../assert_close.ts";
 import { testGpu } from "../gpu_for_tests.ts";
 import { rejectsInOneLine } from "../rejects_in_one_line.ts";
-
-/** Not a multiple of the workgroup's 64 lanes, and more than one round of them. */
-const D_MODEL = 100;
-const D_SAE = 40;
-const T = 3;
-const MAXIMUM = 2.5;
-
-/** An SAE with feature_max 2.5 everywhere, but for feature 7, which never fired. */
-async function openSae(
-  { measured = true } = {},
-): Promise<{ sae: SaeFile; weights: Record<string, Float32Array> }> {
-  const { folder, write, weights } = await savedSae(D_MODEL, D_SAE);
-  if (measured) {
-    const featureMax = new Float32Array(D_SAE).fill(MAXIMUM);
-    featureMax[7] = 0;
-    const density = new Float32Array(D_SAE).fill(0.1);
-    await saveFeatureMeasurements(write, { featureMax, density });
-  }
-  const { W_enc, b_enc, W_dec } = weights;
-  return {
-    sae: await SaeFile.open(folder()),
-    weights: { W_enc, b_enc, W_dec },
-  };
-}
-
-const absolute = (
-  feature: number,
-  mode: Intervention["mode"],
-  strength: number,
-): Intervention => ({ feature, mode, strength, unit: "absolute" });
-
-/** x + Σ (what the mode makes of act − act) · W_dec[i], in float64. */
-function steeredReference(
-  x: Float32Array,
-  set: readonly Intervention[],
-  weights: Record<string, Float32Array>,
-  encoding: SteerEncoding,
-): Float64Array {
-  const { W_enc, b_enc, W_dec } = weights;
-  const y = Float64Array.from(x);
-  for (let t = 0; t < x.length / D_MODEL; t++) {
-    for (const { feature, mode, strength } of set) {
-      let act = b_enc![feature]!;
-      for (let j = 0; j < D_MODEL; j++) {
-        act += W_enc![feature * D_MODEL + j]! * x[t * D_MODEL + j]!;
-      }
-      if (encoding === "relu") act = Math.max(act, 0);
-      const wanted = {
-        clamp: strength,
-        add: act + strength,
-        ablate: 0,
-        min: Math.max(act, strength),
-        scale: act * strength,
-      }[mode];
-      for (let j = 0; j < D_MODEL; j++) {
-        y[t * D_MODEL + j]! += (wanted - act) * W_dec![feature * D_MODEL + j]!;
-      }
-    }
-  }
-  return y;
-}
-
-/** Rows of the stream after steering: row t by set `sets[t]`. */
-async function steered(
-  sae: SaeFile,
-  x: Float32Array<ArrayBuffer>,
-  sets: readonly (readonly Intervention[])[],
-  setOfRow: readonly (number | undefined)[],
-  encoding: SteerEncoding = "relu",
-): Promise<Float32Array> {
-  const gpu = await testGpu();
-  using bank = await SteeringBank.load(gpu, sae, sets, { layer: 0, encoding });
-  using resid: Tensor = gpu.floats("resid", [setOfRow.length, D_MODEL], x);
-  using ranges = gpu.upload(
-    "ranges",
-    "u32",
-    [setOfRow.length, 2],
-    Uint32Array.from(setOfRow.flatMap((set) => bank.range(set))),
-  );
-  gpu.record("steer", (rec) => bank.run(rec, resid, ranges));
-  return await gpu.read(resid);
-}
-
-/** The stream, and features that fire and that do not on its first row. */
-const stream = (): Float32Array<ArrayBuffer> => randomNormal(T * D_MODEL, 5);
+import {
+  absolute,
+  D_MODEL,
+  D_SAE,
+  MAXIMUM,
+  openOther,
+  openSae,
+  steered,
+  steeredReference,
+  stream,
+} from "./steered_rows.ts";
 
 // Sums of 100 products of size about 1, and activations of size about 10: f32 errs by 100 · 10 · 2⁻²⁴ ≈ 6e-5.
 const ATOL = 1e-4;
@@ -216,20 +134,6 @@ Deno.test("SteeringBank.load() takes strengths in units of the maximum when the 
     );
   }
 });
-
-/** The SAE of {@link openSae} with other metadata, and thresholds if it is a jumprelu. */
-async function openOther(
-  metadata: Pick<SaeMetadata, "architecture" | "k" | "inferenceThreshold">,
-  threshold?: Float32Array,
-): Promise<SaeFile> {
-  const { weights } = await savedSae(D_MODEL, D_SAE);
-  const { folder, write } = writableFolder();
-  await saveSae(write, {
-    weights: { ...weights, ...(threshold && { threshold }) },
-    metadata: { ...METADATA, ...metadata },
-  });
-  return await SaeFile.open(folder());
-}
 
 Deno.test("SteeringBank.run() takes activations above the thresholds of jumprelu, and above the inference threshold of topk", async () => {
   const { weights } = await openSae();
