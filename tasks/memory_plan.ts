@@ -228,7 +228,7 @@ function changesFor(
   const { recipe } = run;
   const first = (changes: readonly Change[]): Change | undefined =>
     changes.find((change) => fits({ ...recipe, ...change }));
-  const moments: Change[] = recipe.moments === "f32" ? [{ moments: "q8" }] : [];
+  const moments = smallerMoments(run);
   const batches = smallerBatches(recipe);
   const buffers = smallerBuffers(run);
   const alone = [first(moments), first(batches), first(buffers)]
@@ -253,6 +253,12 @@ function changesFor(
     const { gpuBytes, hostBytes } = addUp(run, { ...recipe, ...change });
     return { flags: flagsOf(change), gpuBytes, hostBytes };
   });
+}
+
+/** 8-bit moments, which go by words of four. */
+function smallerMoments({ recipe, d_model }: PlannedRun): Change[] {
+  const canShrink = recipe.moments === "f32" && d_model % 4 === 0;
+  return canShrink ? [{ moments: "q8" }] : [];
 }
 
 /** The same number of vectors a step, in ever more parts. */
@@ -280,7 +286,7 @@ function smallerBuffers({ recipe, nVectors }: PlannedRun): Change[] {
 /** All that makes a run smaller without taking features from it. */
 function smallest(run: PlannedRun): Change {
   return {
-    ...(run.recipe.moments === "f32" && { moments: "q8" }),
+    ...smallerMoments(run).at(-1),
     ...smallerBatches(run.recipe).at(-1),
     ...smallerBuffers(run).at(-1),
   };

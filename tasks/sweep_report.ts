@@ -3,7 +3,7 @@
  * @module
  */
 import { paretoPlot, type ParetoPoint } from "./pareto_plot.ts";
-import { resultCells, type SweepResult } from "./sweep_results.ts";
+import { axesOf, resultCells, type SweepResult } from "./sweep_results.ts";
 
 const STYLE = `
 body { font: 15px/1.5 system-ui, sans-serif; color: #1c2b33; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; }
@@ -30,7 +30,9 @@ export function sweepReport(
     escape(name)
   }</title><style>${STYLE}</style></head><body>
 <h1>${escape(name)}</h1>
-<p class="quiet">Every point is a run; the line joins those that no other beats in both measures.</p>
+<p class="quiet">Every point is a run, with its ${
+    escape(axesOf(results).join(", "))
+  } beside it; the line joins those that no other beats in both measures.</p>
 <div class="plots">${plots(results)}</div>
 <h2>Runs</h2>
 <table>${cells("th", heading)}${

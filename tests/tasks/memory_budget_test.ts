@@ -24,7 +24,7 @@ Deno.test("parseBytes() reads sizes as people write them", () => {
 Deno.test({
   name:
     "memoryBudget() of a card is what was typed, and the host's is asked only where it may be",
-  permissions: { read: true, env: true },
+  permissions: "none",
   fn: () => {
     equal(hostMemory(), undefined);
     deepEqual(memoryBudget({ isSoftware: false }), { isShared: false });

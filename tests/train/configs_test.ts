@@ -4,7 +4,7 @@ import { planTraining } from "../../tasks/memory_plan.ts";
 import { recipeOf } from "../../tasks/recipe_flags.ts";
 import { TRAIN } from "../../tasks/train.ts";
 import type { SaeRecipe } from "../../train/recipe.ts";
-import { plannedTensors } from "../tasks/planned_tensors.ts";
+import { trainingMemory } from "../../train/training_tensors.ts";
 
 const FOLDER = new URL("../../train/configs/", import.meta.url);
 
@@ -65,7 +65,8 @@ Deno.test("every config fits the card it is for, and no smaller one of the usual
         recipe,
         d_model: 4096,
         nVectors: 600_000_000,
-        memoryOf: (recipe) => plannedTensors(recipe, 4096, BINDING),
+        memoryOf: (recipe) =>
+          trainingMemory({ ...recipe, d_model: 4096, inputScale: 1 }, BINDING),
       },
       { maxStorageBufferBindingSize: BINDING },
       { gpu: cardGB * 1e9, host: 16e9, isShared: false },
