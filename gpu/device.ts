@@ -26,6 +26,12 @@ export interface GpuOptions {
   readonly isSoftware?: boolean;
 }
 
+/** The device is gone: its driver was reset, or the card taken away. What was on it is lost; another device may be opened. */
+export class GpuLostError extends Error {
+  /** For error messages. */
+  override readonly name = "GpuLostError";
+}
+
 /** Larger bindings read as empty on some drivers. */
 const LARGEST_SAFE_BINDING = 2 ** 31 - 2 ** 16;
 
@@ -94,11 +100,11 @@ export class Gpu implements Disposable {
       );
     });
     device.lost.then(({ reason, message }) => {
-      if (!this.#closed) {
-        this.#fail(
-          `GPU "${this.name}" was lost (${reason}): ${message}: start again`,
-        );
-      }
+      if (this.#closed) return;
+      // Whatever failed before it, failed because of it.
+      this.#failure = new GpuLostError(
+        `GPU "${this.name}" was lost (${reason}): ${message}: start again`,
+      );
     });
   }
 

@@ -4,7 +4,7 @@
  * @module
  */
 export { adapterName, listAdapters } from "./adapter.ts";
-export { Gpu, type GpuOptions } from "./device.ts";
+export { Gpu, GpuLostError, type GpuOptions } from "./device.ts";
 export { bytesPerElement, type Dtype, elementCount } from "./dtype.ts";
 export { Gate, GATE_WORDS } from "./gate.ts";
 export {

@@ -15,7 +15,7 @@ import {
 import { type ModelFolder, openModelFolder } from "../core/model_folder.ts";
 import { SaeFile } from "../core/sae_file.ts";
 import { type Folder, readJson, type Source } from "../core/source.ts";
-import { Gpu } from "../gpu/mod.ts";
+import { Gpu, GpuLostError } from "../gpu/mod.ts";
 import { formatBytes } from "./format.ts";
 import { Progress, type ProgressOptions } from "./progress.ts";
 
@@ -64,6 +64,9 @@ export const SEED_FLAG = {
     help: "seed of everything random",
   },
 } as const satisfies FlagTable;
+
+/** Exit code of a task whose GPU was lost: that of a temporary failure, as sysexits.h has it. Running it again may help. */
+const GPU_LOST_CODE = 75;
 
 /** Flags that every task has. */
 const COMMON_FLAGS = {
@@ -121,7 +124,7 @@ class Interrupt extends Error {
 
 /**
  * Runs a task with this process's arguments, and ends the process: with code 0,
- * the code that the task returns, or 1 and one line `error: …` on standard error.
+ * the code that the task returns, or 1 (75 where the GPU was lost) and one line `error: …` on standard error.
  * OCS_TRACE=1 shows where an error comes from.
  */
 export async function runTask<const T extends FlagTable>(
@@ -132,7 +135,11 @@ export async function runTask<const T extends FlagTable>(
   try {
     code = await runWith(task, run, Deno.args);
   } catch (error) {
-    code = error instanceof Interrupt ? error.exitCode : 1;
+    code = error instanceof Interrupt
+      ? error.exitCode
+      : error instanceof GpuLostError
+      ? GPU_LOST_CODE
+      : 1;
     printError(error, task.afterInterrupt);
   }
   Deno.exit(code);

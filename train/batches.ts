@@ -40,6 +40,8 @@ export interface RowStatistics {
   readonly n: number;
   /** Their mean, unscaled, `[d_model]`. */
   readonly mean: Float64Array;
+  /** Their geometric median, unscaled, `[d_model]`, where it was asked for. */
+  readonly median?: Float64Array;
   /** Mean of their L2 norms. */
   readonly meanNorm: number;
   /** Mean of Σ_j (x − mean)², unscaled: what the FVU is a share of. */

@@ -8,8 +8,9 @@ import type { RngState } from "../core/rng.ts";
 import { Safetensors, safetensorsChunks } from "../core/safetensors.ts";
 import type { WriteFile } from "../core/sae_file.ts";
 import type { Source } from "../core/source.ts";
-import type { Batches, BatchPosition } from "./batches.ts";
+import type { BatchPosition, RowStatistics } from "./batches.ts";
 import type { SaeRecipe } from "./recipe.ts";
+import type { ControllerState } from "./sparsity_controller.ts";
 import type { SaeTrainer } from "./trainer.ts";
 
 /** File of the last checkpoint in the folder of a run. */
@@ -17,8 +18,26 @@ export const CHECKPOINT_FILE = "checkpoint.safetensors";
 /** Key under which the rest of a checkpoint lies in its file. */
 const KEY = "open_concept_steering";
 
+/** What of a run is neither in its tensors nor in its batches. */
+export interface RunState {
+  /** Of the controller of λ; undefined without one. */
+  readonly controller: ControllerState | undefined;
+  /** Activations up to which the sparse path is taken: the same bits need the same choices. */
+  readonly sparseEntries: number;
+}
+
+/** Batches as far as a checkpoint needs them. */
+interface CheckpointedBatches {
+  readonly statistics: Pick<RowStatistics, "n" | "meanNorm">;
+  readonly position: BatchPosition;
+  restore(position: BatchPosition): Promise<void> | void;
+}
+
 interface CheckpointInfo {
   readonly step: number;
+  readonly controller: ControllerState | null;
+  /** null where all are. */
+  readonly sparseEntries: number | null;
   readonly position: BatchPosition;
   readonly statistics: { readonly n: number; readonly meanNorm: number };
   readonly recipe: Readonly<Record<string, unknown>>;
@@ -28,6 +47,11 @@ const count = z.int().min(0);
 const word = z.int().min(0).max(2 ** 32 - 1);
 const Info: z.ZodType<CheckpointInfo> = z.object({
   step: count,
+  controller: z.object({
+    factor: z.number().positive(),
+    L0: z.number().nullable(),
+  }).nullable(),
+  sparseEntries: z.number().min(0).nullable(),
   position: z.object({
     rng: z.tuple([word, word, word, word]) as z.ZodType<RngState>,
     firstGroup: count,
@@ -44,13 +68,16 @@ const Info: z.ZodType<CheckpointInfo> = z.object({
 export async function writeCheckpoint(
   write: WriteFile,
   trainer: SaeTrainer,
-  batches: Batches,
+  batches: CheckpointedBatches,
   recipe: SaeRecipe,
+  { controller = null, sparseEntries }: RunState,
 ): Promise<void> {
   await trainer.assertFinite();
   const { n, meanNorm } = batches.statistics;
   const info: CheckpointInfo = {
     step: trainer.steps,
+    controller,
+    sparseEntries: sparseEntries === Infinity ? null : sparseEntries,
     position: batches.position,
     statistics: { n, meanNorm },
     recipe: { ...recipe },
@@ -62,16 +89,16 @@ export async function writeCheckpoint(
 }
 
 /**
- * Moves a new trainer and its batches to where a checkpoint was written.
+ * Moves a new trainer and its batches to where a checkpoint was written; gives the rest of its state.
  * @throws {RangeError} If it is of another recipe or other data: names what differs.
  * @throws {SyntaxError} If the file is no checkpoint, or damaged.
  */
 export async function resumeFrom(
   source: Source,
   trainer: SaeTrainer,
-  batches: Batches,
+  batches: CheckpointedBatches,
   recipe: SaeRecipe,
-): Promise<void> {
+): Promise<RunState> {
   const file = await Safetensors.open(source);
   const text = file.metadata[KEY] ?? "null";
   const info = checkJson(Info, parse(text), source.name);
@@ -92,7 +119,11 @@ export async function resumeFrom(
     );
   }
   await trainer.restore(file, info.step);
-  batches.restore(info.position);
+  await batches.restore(info.position);
+  return {
+    controller: info.controller ?? undefined,
+    sparseEntries: info.sparseEntries ?? Infinity,
+  };
 }
 
 function parse(text: string): unknown {

@@ -3,6 +3,7 @@
  * @module
  */
 import { Rng } from "../core/rng.ts";
+import type { TrainedArchitecture } from "./recipe.ts";
 
 /** The parameters of an SAE in host memory. */
 export interface SaeParams {
@@ -24,13 +25,16 @@ const ROW_NORM = 0.1;
 /**
  * Encoder rows of norm 0.1 in random directions, W_dec = W_enc, b_dec = mean,
  * b_enc = −W_enc·mean: features then see centered data, which keeps them alive.
- * @param mean Mean input, scaled as the SAE sees it, `[d_model]`.
+ * @param mean Mean input, or their geometric median, scaled as the SAE sees it, `[d_model]`.
+ * @param initThreshold Thresholds of jumprelu.
  * Source: Anthropic, April 2024 update, "Training SAEs"; the mean as in "Towards Monosemanticity".
  */
 export function initSae(
   mean: Float32Array | Float64Array,
   d_sae: number,
   seed: number,
+  architecture: TrainedArchitecture = "relu",
+  initThreshold = 0.1,
 ): SaeParams {
   const d_model = mean.length;
   const rng = new Rng(seed).fork("init");
@@ -52,5 +56,13 @@ export function initSae(
     }
     b_enc[i] = -dot;
   }
-  return { W_enc, b_enc, W_dec: W_enc.slice(), b_dec: Float32Array.from(mean) };
+  return {
+    W_enc,
+    b_enc,
+    W_dec: W_enc.slice(),
+    b_dec: Float32Array.from(mean),
+    ...(architecture === "jumprelu" && {
+      log_threshold: new Float32Array(d_sae).fill(Math.log(initThreshold)),
+    }),
+  };
 }

@@ -4,30 +4,36 @@
  */
 import type { SaeMetadata, SaeWeights, WriteFile } from "../core/sae_file.ts";
 import { foldSae, saveSae } from "../core/sae_file.ts";
+import { Rng } from "../core/rng.ts";
 import type { Source } from "../core/source.ts";
 import type { Gpu } from "../gpu/mod.ts";
-import type { Batches } from "./batches.ts";
-import { resumeFrom, writeCheckpoint } from "./checkpoint.ts";
+import type { BatchPosition, RowStatistics } from "./batches.ts";
+import { resumeFrom, type RunState, writeCheckpoint } from "./checkpoint.ts";
 import { initSae } from "./init.ts";
-import type { StepMetrics } from "./metrics.ts";
+import type { MetricsLine } from "./metrics_line.ts";
 import type { SaeRecipe } from "./recipe.ts";
-import { scheduleAt } from "./schedule.ts";
-import { SaeTrainer, type TrainerConfig } from "./trainer.ts";
+import { resampleDead } from "./resample.ts";
+import { scheduleAt, stepsOf, type StepValues } from "./schedule.ts";
+import { CONTROL_EVERY, SparsityController } from "./sparsity_controller.ts";
+import { StepClock } from "./step_clock.ts";
+import {
+  SaeTrainer,
+  type TrainerBatch,
+  type TrainerConfig,
+} from "./trainer.ts";
 
-/** The numbers of a step, with what its error is a share of. */
-export interface TrainMetrics extends StepMetrics {
-  /** mse as a share of the variance of the training data; 0 is perfect. */
-  readonly fvu: number;
-}
-
-/** What a run tells while it goes. */
-export interface TrainProgress {
-  /** Numbers of the newest step that has arrived. */
-  readonly metrics: TrainMetrics;
-  /** Steps of the whole run. */
-  readonly steps: number;
-  /** Tokens a second since the run began or resumed. */
-  readonly tokensPerSecond: number;
+/** Where batches come from. */
+export interface TrainingData {
+  /** Size of a vector. */
+  readonly d_model: number;
+  /** Of the vectors that are drawn from. */
+  readonly statistics: RowStatistics;
+  /** Where the next batch starts. */
+  readonly position: BatchPosition;
+  /** Draws the next batch. */
+  next(): Promise<TrainerBatch>;
+  /** Goes to a position; the next batch is the one that followed there. */
+  restore(position: BatchPosition): Promise<void> | void;
 }
 
 /** A run. */
@@ -35,7 +41,7 @@ export interface TrainOptions {
   /** The device to train on. */
   readonly gpu: Gpu;
   /** Fresh batches with the recipe's `batch` and `seed`. */
-  readonly batches: Batches;
+  readonly batches: TrainingData;
   /** The numbers of the run. */
   readonly recipe: SaeRecipe;
   /** What later stages must know of the SAE beside its recipe and scale. */
@@ -50,8 +56,13 @@ export interface TrainOptions {
   readonly checkpointEvery?: number;
   /** Steps between metrics; 10 when absent. */
   readonly metricsEvery?: number;
+  /**
+   * Most activations of a batch with which the sparse path is taken: a number, or how to find it on a trainer that may
+   * be used up for it. A guess when absent; a resumed run keeps what its checkpoint tells.
+   */
+  readonly sparseEntries?: number | ((trainer: SaeTrainer) => Promise<number>);
   /** Called for each step with metrics, in order. A resumed run tells the steps after its checkpoint again. */
-  readonly onProgress?: (progress: TrainProgress) => void;
+  readonly onProgress?: (line: MetricsLine) => void;
   /** Stops the run after the current step, with a checkpoint. */
   readonly signal?: AbortSignal;
 }
@@ -64,22 +75,39 @@ export interface TrainResult {
   readonly isDone: boolean;
   /** Share of features that did not fire on the last `deadWindow` tokens of training. */
   readonly deadShare: number;
-  /** Tokens after which a feature counts as dead: 10 million, or all of a shorter run. */
+  /** Tokens after which a feature counts as dead: the recipe's, or all of a shorter run. */
   readonly deadWindow: number;
 }
 
 /** Steps with metrics that may be under way before the loop waits. */
 const METRICS_AHEAD = 2;
-const DEAD_WINDOW = 10_000_000;
 
 /** What a trainer needs of a recipe and its inputs. */
 export function trainerConfig(
   recipe: SaeRecipe,
   inputs: { readonly d_model: number; readonly inputScale: number },
 ): TrainerConfig {
-  const { d_sae, batch, clipNorm, betas, eps } = recipe;
+  const { architecture, d_sae, k, bandwidth, auxK, auxCoefficient } = recipe;
+  const { deadAfter, batch, accumulate, clipNorm, betas, eps } = recipe;
+  const { moments } = recipe;
   const { d_model, inputScale } = inputs;
-  return { d_model, d_sae, batch, inputScale, clipNorm, betas, eps };
+  return {
+    d_model,
+    inputScale,
+    architecture,
+    d_sae,
+    k,
+    bandwidth,
+    auxK,
+    auxCoefficient,
+    deadAfter,
+    batch,
+    accumulate,
+    clipNorm,
+    betas,
+    eps,
+    moments,
+  };
 }
 
 /**
@@ -87,91 +115,255 @@ export function trainerConfig(
  * @throws {RangeError} If a step is not finite (names it), or the checkpoint is of another run.
  */
 export async function trainSae(options: TrainOptions): Promise<TrainResult> {
-  const { gpu, batches, recipe, write, signal } = options;
-  const { d_model, statistics: { inputScale, mean } } = batches;
-  const scaledMean = mean.map((value) => value * inputScale);
-  using trainer = new SaeTrainer(
-    gpu,
-    trainerConfig(recipe, { d_model, inputScale }),
-    initSae(scaledMean, recipe.d_sae, recipe.seed),
-  );
-  if (options.checkpoint) {
-    await resumeFrom(options.checkpoint, trainer, batches, recipe);
+  using run = await Run.start(options);
+  const { recipe, signal } = options;
+  while (run.trainer.steps < recipe.steps && !signal?.aborted) {
+    await run.step();
   }
-  const report = reporter(trainer, options);
-  const { checkpointEvery = Infinity, metricsEvery = 10 } = options;
-  while (trainer.steps < recipe.steps && !signal?.aborted) {
-    const step = trainer.steps;
-    const isLast = step + 1 === recipe.steps;
-    const metrics = isLast || step % metricsEvery === 0;
-    trainer.step(await batches.next(), scheduleAt(step, recipe), { metrics });
-    if (metrics) {
-      await trainer.settle(METRICS_AHEAD);
-      report();
-    }
-    if (!isLast && trainer.steps % checkpointEvery === 0) {
-      await trainer.settle();
-      report();
-      await writeCheckpoint(write, trainer, batches, recipe);
-    }
-  }
-  await trainer.settle();
-  report();
-  const isDone = trainer.steps === recipe.steps;
-  if (isDone) await save(trainer, inputScale, options);
-  else await writeCheckpoint(write, trainer, batches, recipe);
-  return { step: trainer.steps, isDone, ...await dead(trainer) };
+  await run.settle();
+  const isDone = run.trainer.steps === recipe.steps;
+  if (isDone) await save(run.trainer, options);
+  else await run.checkpoint();
+  return { step: run.trainer.steps, isDone, ...await run.dead() };
 }
 
-/** Passes on metrics that have arrived. */
-function reporter(trainer: SaeTrainer, options: TrainOptions): () => void {
-  const started = performance.now();
-  const firstStep = trainer.steps;
-  const { steps, batch } = options.recipe;
-  const { variance, inputScale } = options.batches.statistics;
-  return () => {
-    for (const metrics of trainer.takeMetrics()) {
-      const seconds = (performance.now() - started) / 1000;
-      const tokens = (metrics.step + 1 - firstStep) * batch;
-      options.onProgress?.({
-        metrics: {
-          ...metrics,
-          fvu: metrics.mse / (variance * inputScale ** 2),
-        },
-        steps,
-        tokensPerSecond: tokens / seconds,
-      });
+/** A run under way. */
+class Run implements Disposable {
+  readonly trainer: SaeTrainer;
+  readonly #options: TrainOptions;
+  readonly #controller: SparsityController | undefined;
+  readonly #clock = new StepClock();
+  /** Steps whose metrics were asked for and have not been taken, oldest first. */
+  #asked: number[] = [];
+  /** L0 of steps that the controller may still want. */
+  readonly #L0 = new Map<number, number>();
+  #nResampled = 0;
+
+  private constructor(options: TrainOptions, trainer: SaeTrainer) {
+    this.#options = options;
+    this.trainer = trainer;
+    const { targetL0 } = options.recipe;
+    if (targetL0 > 0) this.#controller = new SparsityController(targetL0);
+  }
+
+  static async start(options: TrainOptions): Promise<Run> {
+    const { gpu, batches, recipe, checkpoint } = options;
+    const { d_model, statistics } = batches;
+    const { inputScale, mean, median } = statistics;
+    const start = recipe.init === "median" ? median ?? mean : mean;
+    const init = initSae(
+      start.map((value) => value * inputScale),
+      recipe.d_sae,
+      recipe.seed,
+      recipe.architecture,
+      recipe.initThreshold,
+    );
+    using owned = new DisposableStack();
+    const { sparseEntries } = options;
+    const trainer = owned.use(
+      new SaeTrainer(gpu, {
+        ...trainerConfig(recipe, { d_model, inputScale }),
+        ...(typeof sparseEntries === "number" && { sparseEntries }),
+      }, init),
+    );
+    const run = new Run(options, trainer);
+    if (checkpoint) {
+      run.#state = await resumeFrom(checkpoint, trainer, batches, recipe);
+    } else if (typeof sparseEntries === "function") {
+      trainer.sparseEntries = await sparseEntries(trainer);
+      trainer.reset();
+      trainer.writeParams(init);
     }
-  };
+    owned.move();
+    run.#clock.start(trainer.steps);
+    return run;
+  }
+
+  /** What of the run is not in the trainer's tensors. */
+  get #state(): RunState {
+    return {
+      controller: this.#controller?.state,
+      sparseEntries: this.trainer.config.sparseEntries,
+    };
+  }
+
+  set #state({ controller, sparseEntries }: RunState) {
+    if (this.#controller && controller) this.#controller.state = controller;
+    this.trainer.sparseEntries = sparseEntries;
+  }
+
+  /** Trains a step, and does what is due before and after it. */
+  async step(): Promise<void> {
+    const { recipe, batches, metricsEvery = 10, checkpointEvery } =
+      this.#options;
+    const { trainer } = this;
+    const step = trainer.steps;
+    await this.#resample(step);
+    const controls = this.#controls(step);
+    if (controls) await this.#control(step);
+    const isLast = step + 1 === recipe.steps;
+    const metrics = isLast || controls || step % metricsEvery === 0;
+    const rows = await this.#clock.time("load", async () => {
+      const list: TrainerBatch[] = [];
+      while (list.length < recipe.accumulate) list.push(await batches.next());
+      return list;
+    });
+    this.#clock.timeNow("host", () => {
+      trainer.step(rows, this.#values(step), {
+        metrics,
+        ...(metrics && { deadWindow: this.#deadWindow(step + 1) }),
+      });
+    });
+    if (metrics) {
+      this.#asked.push(step);
+      await this.#wait(METRICS_AHEAD);
+    }
+    if (!isLast && trainer.steps % (checkpointEvery ?? Infinity) === 0) {
+      await this.settle();
+      await this.checkpoint();
+    }
+  }
+
+  /** Waits for all steps, and tells their metrics. */
+  async settle(): Promise<void> {
+    await this.#wait(0);
+  }
+
+  /** Writes a checkpoint; after {@link settle}. */
+  async checkpoint(): Promise<void> {
+    const { write, batches, recipe } = this.#options;
+    await writeCheckpoint(write, this.trainer, batches, recipe, this.#state);
+  }
+
+  async dead(): Promise<Pick<TrainResult, "deadShare" | "deadWindow">> {
+    const { trainer } = this;
+    // A run that stops before its first step has seen nothing that could kill.
+    const deadWindow = this.#deadWindow(Math.max(1, trainer.steps));
+    const waited = await trainer.tokensSinceFired();
+    const nDead = waited.filter((tokens) => tokens >= deadWindow).length;
+    return { deadShare: nDead / trainer.config.d_sae, deadWindow };
+  }
+
+  /** Tokens after which a feature is dead, once `steps` are done. */
+  #deadWindow(steps: number): number {
+    const { deadAfter, batch, accumulate } = this.#options.recipe;
+    return Math.min(deadAfter, steps * batch * accumulate);
+  }
+
+  #values(step: number): StepValues {
+    const { lambda, lr } = scheduleAt(step, this.#options.recipe);
+    return { lambda: lambda * (this.#controller?.factor ?? 1), lr };
+  }
+
+  /** Whether λ is updated before this step: at fixed steps, so that a run repeats to the bit. */
+  #controls(step: number): boolean {
+    const { lambdaWarmup, steps } = this.#options.recipe;
+    return this.#controller !== undefined && step % CONTROL_EVERY === 0 &&
+      step >= stepsOf(lambdaWarmup, steps);
+  }
+
+  /** Updates λ by the L0 of the update before, which has arrived by now or is waited for. */
+  async #control(step: number): Promise<void> {
+    const from = step - CONTROL_EVERY;
+    const later = this.#asked.filter((asked) => asked > from).length;
+    if (this.#asked.includes(from)) await this.#wait(later);
+    const L0 = this.#L0.get(from);
+    this.#L0.clear();
+    if (L0 !== undefined) this.#controller!.update(L0);
+  }
+
+  async #resample(step: number): Promise<void> {
+    const { recipe, batches } = this.#options;
+    const { resampleEvery, resampleUntil, steps, deadAfter } = recipe;
+    const isDue = resampleEvery > 0 && step > 0 &&
+      step % resampleEvery === 0 && step <= resampleUntil * steps;
+    if (!isDue) return;
+    await this.settle();
+    const interval = resampleEvery * recipe.batch * recipe.accumulate;
+    this.#nResampled += await resampleDead({
+      trainer: this.trainer,
+      next: () => batches.next(),
+      deadAfter: Math.min(deadAfter, interval),
+      initThreshold: recipe.initThreshold,
+      rng: new Rng(recipe.seed).fork(`resample ${step}`),
+    });
+  }
+
+  /** Waits until no more than `most` metrics are under way, and tells those that have arrived. */
+  async #wait(most: number): Promise<void> {
+    await this.#clock.time("wait", () => this.trainer.settle(most));
+    const { onProgress, recipe, batches, metricsEvery = 10 } = this.#options;
+    const { variance, inputScale } = batches.statistics;
+    const rowsPerStep = recipe.batch * recipe.accumulate;
+    for (const metrics of this.trainer.takeMetrics()) {
+      const { step, loss, mse, l1, L0, gradNorm, lambda, lr, path } = metrics;
+      this.#asked = this.#asked.filter((asked) => asked > step);
+      this.#L0.set(step, L0);
+      const isLast = step + 1 === recipe.steps;
+      if (!isLast && step % metricsEvery !== 0) continue;
+      const ms = this.#clock.since(step);
+      onProgress?.({
+        step,
+        tokens: (step + 1) * rowsPerStep,
+        loss,
+        mseSumPerToken: mse,
+        l1,
+        L0,
+        fvu: mse / (variance * inputScale ** 2),
+        deadShare: (metrics.nDead ?? 0) / recipe.d_sae,
+        gradNorm,
+        lambda,
+        lr,
+        tokensPerSecond: 1000 * rowsPerStep / ms.step,
+        path,
+        ...(recipe.auxK > 0 && { auxLoss: metrics.auxLoss }),
+        ...(this.#nResampled > 0 && { resampled: this.#nResampled }),
+        ms,
+      });
+      this.#nResampled = 0;
+    }
+  }
+
+  /** Frees the trainer. */
+  [Symbol.dispose](): void {
+    this.trainer[Symbol.dispose]();
+  }
 }
 
 async function save(
   trainer: SaeTrainer,
-  inputScale: number,
-  { recipe, metadata, write }: TrainOptions,
+  { recipe, metadata, write, batches }: TrainOptions,
 ): Promise<void> {
-  const { d_model, d_sae } = trainer.config;
-  const weights: SaeWeights = { d_model, d_sae, ...await trainer.params() };
-  foldSae(weights, inputScale);
+  const { d_model, d_sae, architecture } = trainer.config;
+  const { inputScale } = batches.statistics;
+  const { log_threshold, ...params } = await trainer.params();
+  const smallestKept = await trainer.smallestKept();
+  // At inference a batchtopk is a jumprelu with one threshold: what a vector gives must not depend on others.
+  const threshold = architecture === "batchtopk"
+    ? new Float32Array(d_sae).fill(smallestKept ?? 0)
+    : log_threshold?.map((value) => Math.exp(value));
+  const weights: SaeWeights = {
+    d_model,
+    d_sae,
+    ...params,
+    ...(threshold && { threshold }),
+  };
+  const saved = architecture === "batchtopk" ? "jumprelu" : architecture;
+  foldSae(weights, inputScale, saved);
   await saveSae(write, {
     weights,
     metadata: {
       ...metadata,
-      architecture: "relu",
+      architecture: saved,
+      ...(architecture === "topk" && {
+        k: recipe.k,
+        ...(smallestKept !== undefined && {
+          inferenceThreshold: smallestKept / inputScale,
+        }),
+      }),
       inputScale,
-      nTokensTrained: recipe.steps * recipe.batch,
+      nTokensTrained: recipe.steps * recipe.batch * recipe.accumulate,
       recipe: { ...recipe },
     },
   });
-}
-
-async function dead(
-  trainer: SaeTrainer,
-): Promise<{ deadShare: number; deadWindow: number }> {
-  const { batch, d_sae } = trainer.config;
-  // A run that stops before its first step has seen nothing that could kill.
-  const deadWindow = Math.max(1, Math.min(DEAD_WINDOW, trainer.steps * batch));
-  const waited = await trainer.tokensSinceFired();
-  const nDead = waited.filter((tokens) => tokens >= deadWindow).length;
-  return { deadShare: nDead / d_sae, deadWindow };
 }

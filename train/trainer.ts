@@ -10,6 +10,8 @@ import {
   type Recorder,
   type Tensor,
 } from "../gpu/mod.ts";
+import { windowOf } from "../core/sae.ts";
+import { rowNorms } from "../kernels/row_norms.ts";
 import { unpackBatch } from "../kernels/unpack_batch.ts";
 import { STATUS_WORDS } from "../kernels/sae_step_status.ts";
 import type { SaeParams } from "./init.ts";
@@ -50,7 +52,7 @@ export interface StepOptions {
 /** An SAE in training; owns its parameters, moments and activations. */
 export class SaeTrainer implements Disposable {
   /** Sizes and constants. */
-  readonly config: FullTrainerConfig;
+  config: FullTrainerConfig;
   readonly #gpu: Gpu;
   readonly #owned = new DisposableStack();
   readonly #tensors: TrainingTensors;
@@ -215,6 +217,26 @@ export class SaeTrainer implements Disposable {
     return this.#gpu.readInts(this.#tensors.tokensSinceFired);
   }
 
+  /** Reads back the norms of all rows of W_enc and W_dec, f32 `[d_sae]`. */
+  async rowNorms(): Promise<{ encoder: Float32Array; decoder: Float32Array }> {
+    const { parameters } = this.#tensors;
+    using norms = this.#gpu.tensor("row norms", "f32", [this.config.d_sae]);
+    const read = async (name: "W_enc" | "W_dec"): Promise<Float32Array> => {
+      this.#gpu.record(`norms of ${name}`, (rec) => {
+        for (const { tensor: W, start, end } of parameters[name].W.windows()) {
+          rowNorms.run(rec, { W, norms: windowOf(norms, { start, end }) });
+        }
+      });
+      return await this.#gpu.read(norms);
+    };
+    return { encoder: await read("W_enc"), decoder: await read("W_dec") };
+  }
+
+  /** Reads b_dec back, f32 `[d_model]`. */
+  decoderBias(): Promise<Float32Array<ArrayBuffer>> {
+    return this.#gpu.read(this.#tensors.parameters.b_dec.W);
+  }
+
   /** Moving average of the smallest activation that topk or batchtopk keeps, in scaled inputs; undefined before the first. */
   async smallestKept(): Promise<number | undefined> {
     const [value] = await this.#gpu.read(this.#tensors.smallestKept);
@@ -254,6 +276,11 @@ export class SaeTrainer implements Disposable {
       }
       this.#tensors.tokensSinceFired.write(new Uint32Array(1), i);
     }
+  }
+
+  /** Takes the sparse path up to this many entries from now on, as far as there is room. */
+  set sparseEntries(sparseEntries: number) {
+    this.config = fullConfig({ ...this.config, sparseEntries });
   }
 
   /** Sets everything but the parameters back to the start. */

@@ -1,0 +1,82 @@
+/**
+ * From how many activations on the sparse path is dearer than the dense one: measured on the adapter at hand.
+ * @module
+ */
+import { Rng } from "../core/rng.ts";
+import type { Gpu } from "../gpu/mod.ts";
+import { initSae } from "./init.ts";
+import type { SaeTrainer } from "./trainer.ts";
+
+/** Steps that are timed for one figure, after one that compiles the kernels. */
+const REPEATS = 3;
+
+/** Shares of the room in the lists with which the sparse path is timed. */
+const SHARES = [0.1, 0.8] as const;
+
+/**
+ * The most activations of a batch for which the sparse path is taken: where both cost the same by a line through
+ * two timings. Leaves the trainer with parameters of its own: write others, and reset it.
+ * @param room Entries that the trainer's lists have room for.
+ */
+export async function measureBreakEven(
+  gpu: Gpu,
+  trainer: SaeTrainer,
+  room: number,
+): Promise<number> {
+  const { batch, d_sae, d_model, architecture } = trainer.config;
+  const rng = new Rng(0).fork("break even");
+  const x = Float32Array.from({ length: batch * d_model }, () => rng.normal());
+  const params = initSae(new Float64Array(d_model), d_sae, 0, architecture);
+  const norms = 0.1; // of encoder rows as `initSae` makes them: the spread of pre-activations
+  const timeWith = async (
+    share: number,
+    sparseEntries: number,
+  ): Promise<{ ms: number; entries: number }> => {
+    const bias = norms * normalQuantile(share);
+    trainer.writeParams({ ...params, b_enc: params.b_enc.map(() => bias) });
+    trainer.sparseEntries = sparseEntries;
+    return await timeSteps(gpu, trainer, x);
+  };
+  const share = (part: number): number => part * room / (batch * d_sae);
+  const dense = await timeWith(share(SHARES[0]), 0);
+  const few = await timeWith(share(SHARES[0]), Infinity);
+  if (architecture === "topk" || architecture === "batchtopk") {
+    // The number of activations is given, and so is the better way.
+    return few.ms < dense.ms ? Infinity : 0;
+  }
+  const many = await timeWith(share(SHARES[1]), Infinity);
+  const slope = (many.ms - few.ms) / (many.entries - few.entries);
+  const fixed = few.ms - slope * few.entries;
+  // Where more entries do not cost more, the timings were too rough to tell.
+  if (!(slope > 0)) return few.ms < dense.ms ? Infinity : 0;
+  return Math.max(0, Math.floor((dense.ms - fixed) / slope));
+}
+
+async function timeSteps(
+  gpu: Gpu,
+  trainer: SaeTrainer,
+  x: Float32Array<ArrayBuffer>,
+): Promise<{ ms: number; entries: number }> {
+  const { accumulate, batch } = trainer.config;
+  const batches = Array.from({ length: accumulate }, () => x);
+  const times: number[] = [];
+  for (let i = 0; i <= REPEATS; i++) {
+    const start = performance.now();
+    trainer.step(batches, { lambda: 0, lr: 0 }, { metrics: i === REPEATS });
+    await gpu.device.queue.onSubmittedWorkDone();
+    if (i > 0) times.push(performance.now() - start);
+  }
+  await trainer.settle();
+  const [metrics] = trainer.takeMetrics();
+  return { ms: Math.min(...times), entries: metrics!.L0 * batch };
+}
+
+/** The number that a normal variable exceeds with probability 1 − p. Source: Abramowitz and Stegun 26.2.23, to 4.5e-4. */
+function normalQuantile(p: number): number {
+  const tail = Math.max(1e-12, Math.min(p, 1 - p));
+  const t = Math.sqrt(-2 * Math.log(tail));
+  const z = t -
+    (2.515517 + 0.802853 * t + 0.010328 * t * t) /
+      (1 + 1.432788 * t + 0.189269 * t * t + 0.001308 * t * t * t);
+  return p < 0.5 ? -z : z;
+}
