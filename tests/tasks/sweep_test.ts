@@ -31,7 +31,7 @@ Deno.test("sweep trains a grid over a config, skips what is there, and adds poin
   );
   const words = ["--config=base.json", "--grid=lambda=0.5,2"];
   const first = await sweep(cwd, ...words, "--jobs=2");
-  equal(first.code, 0, first.stderr);
+  equal(first.code, 0, first.stdout + first.stderr);
   match(
     first.stdout,
     /^\[\d\/2\] lambda=0\.5: FVU \d\.\d+, L0 \d+\.\d+, \d+\.\d+ % dead, \d+\.\d s$/m,
@@ -91,7 +91,7 @@ Deno.test("sweep measures the cross-entropy recovered, also of runs that were tr
   await sweep(cwd, "--grid=lambda=1");
   const words = ["--eval-text=storybook:102:4", "--eval-documents=3"];
   const run = await sweep(cwd, "--grid=lambda=1", ...words);
-  equal(run.code, 0, run.stderr);
+  equal(run.code, 0, run.stdout + run.stderr);
   match(run.stdout, /^\[1\/1\] lambda=1: .*CE recovered -?\d\.\d+/m);
   const [result] = readJson(cwd, "sweep", "results.json");
   const loss = result!["loss"] as Record<string, number>;
@@ -111,13 +111,15 @@ Deno.test("sweep stops at Ctrl-C and goes on with what is left", async () => {
   );
   const output = child.output();
   const started = join(cwd, "sweep", "seed=0", "metrics.jsonl");
-  for (let waited = 0; waited < 60_000 && !existsSync(started); waited += 5) {
+  let hasEnded = false;
+  child.status.then(() => hasEnded = true);
+  while (!hasEnded && !existsSync(started)) {
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
-  child.kill("SIGINT");
+  if (!hasEnded) child.kill("SIGINT"); // else its output tells why
   const { code, stdout, stderr } = await output;
   const text = new TextDecoder().decode(stderr);
-  equal(code, 130, text);
+  equal(code, 130, new TextDecoder().decode(stdout) + text);
   match(text, /stopped by Ctrl-C: the same command goes on with what is left/);
   match(new TextDecoder().decode(stdout), /^\[1\/2\] seed=0: stopped$/m);
   ok(existsSync(join(cwd, "sweep", "seed=0", "checkpoint.safetensors")));
