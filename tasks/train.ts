@@ -23,23 +23,27 @@ import {
 } from "../core/sae_file.ts";
 import type { Gpu } from "../gpu/mod.ts";
 import { Batches, rowGroupsOf } from "../train/batches.ts";
+import { measureBreakEven } from "../train/break_even.ts";
 import { CHECKPOINT_FILE } from "../train/checkpoint.ts";
 import { evaluateResiduals, type SaeEvaluation } from "../train/evaluate.ts";
 import type { SaeRecipe } from "../train/recipe.ts";
-import { trainerConfig, trainSae } from "../train/train.ts";
-import { trainingBytes } from "../train/trainer.ts";
+import { trainerConfig, type TrainOptions, trainSae } from "../train/train.ts";
+import { trainingMemory } from "../train/trainer.ts";
 import {
   GPU_FLAGS,
-  type PlanRow,
   runTask,
   type TaskContext,
   type TaskSpec,
   userPath,
 } from "./cli.ts";
-import { formatCount, formatRate } from "./format.ts";
-import type { Progress } from "./progress.ts";
-import { MetricsLog } from "./metrics_log.ts";
+import { formatCount } from "./format.ts";
+import { MEMORY_FLAG, memoryBudget } from "./memory_budget.ts";
+import { checkPlan, describePlan, planTraining } from "./memory_plan.ts";
 import { RECIPE_FLAGS, recipeOf } from "./recipe_flags.ts";
+import { RunLoggers } from "./run_loggers.ts";
+import { TrainView } from "./train_view.ts";
+import { requireNet, wandbServer } from "./wandb.ts";
+import type { WandbServer } from "./wandb_api.ts";
 
 const FLAGS = {
   residuals: {
@@ -53,6 +57,12 @@ const FLAGS = {
     help: "folder to write; a run that was stopped there goes on",
   },
   ...RECIPE_FLAGS,
+  path: {
+    default: "auto",
+    choices: ["auto", "dense", "sparse"],
+    help:
+      "how what follows encoding is computed: by products over all features, by lists of those that fire, or whichever is cheaper for a batch",
+  },
   checkpoint_every: {
     default: 1000,
     integer: true,
@@ -74,15 +84,26 @@ const FLAGS = {
     unit: "vectors",
     help: "on which each feature's maximum and density are measured at the end",
   },
+  tensorboard: { type: "string", help: "folder for TensorBoard's event files" },
+  wandb: { type: "string", help: "project at Weights & Biases to log to" },
+  wandb_entity: { type: "string", help: "its user or team" },
+  wandb_name: { type: "string", help: "name of the run there" },
+  ...MEMORY_FLAG,
   ...GPU_FLAGS,
 } as const satisfies FlagTable;
 
+type Flags = ConfigOf<typeof FLAGS>;
+
 /** Trains what the flags say. */
 export async function trainTask(
-  flags: ConfigOf<typeof FLAGS>,
+  flags: Flags,
   context: TaskContext,
 ): Promise<void> {
   const recipe = recipeOf(flags);
+  const server = flags.wandb === undefined
+    ? undefined
+    : wandbServer((name) => Deno.env.get(name));
+  if (server) requireNet(server);
   const folder = await ResidualFolder.open(
     directory(userPath(flags.residuals)),
   );
@@ -95,7 +116,7 @@ export async function trainTask(
     );
   }
   const gpu = await context.openGpu(flags.gpu);
-  context.plan(memoryPlan(recipe, manifest.model.d_model, manifest.n_tokens));
+  planMemory(gpu, recipe, flags, folder, context);
   const batches = await Batches.open(await rowGroupsOf(folder), recipe);
   const out = userPath(flags.out);
   const id = await fingerprint({
@@ -104,14 +125,13 @@ export async function trainTask(
     shards: manifest.shards.map(({ sha256 }) => sha256),
   });
   const before = await claimOutputFolder(out, "sae", id);
+  const run = { out, flags, recipe, folder, gpu, batches, context };
   if (before?.["done"] !== true) {
     await writeAtomic(
       join(out, "train.json"),
       JSON.stringify(flags, null, 2) + "\n",
     );
-    const run = { out, flags, recipe, folder, gpu, batches, context };
-    await train(run);
-    const heldOut = await measure(run);
+    const heldOut = await trainAndMeasure(run, server);
     await writeManifest(out, {
       kind: "sae",
       fingerprint: id,
@@ -120,6 +140,8 @@ export async function trainTask(
     });
     await removeIfThere(join(out, CHECKPOINT_FILE));
   } else {
+    // Lines that were logged without a network are sent now.
+    if (server) await loggersOf(run, server).finish(0);
     context.note("complete already");
   }
   console.log(`SAE with ${formatCount(recipe.d_sae)} features: ${out}`);
@@ -127,7 +149,7 @@ export async function trainTask(
 
 interface Run {
   readonly out: string;
-  readonly flags: ConfigOf<typeof FLAGS>;
+  readonly flags: Flags;
   readonly recipe: SaeRecipe;
   readonly folder: ResidualFolder;
   readonly gpu: Gpu;
@@ -135,16 +157,25 @@ interface Run {
   readonly context: TaskContext;
 }
 
-/** Trains, from the checkpoint if there is one, and writes the SAE. */
-async function train(run: Run): Promise<void> {
-  const { out, flags, recipe, folder, batches, context } = run;
+type HeldOut = Pick<SaeEvaluation, "nTokens" | "fvu" | "L0" | "deadShare">;
+
+/** Trains, from the checkpoint if there is one, writes the SAE, and measures it. */
+async function trainAndMeasure(
+  run: Run,
+  server: WandbServer | undefined,
+): Promise<HeldOut | undefined> {
+  const { out, flags, recipe, folder, gpu, batches, context } = run;
   const { model, hookPoint, contextLength, text } = folder.manifest;
-  using log = new MetricsLog(join(out, "metrics.jsonl"));
-  using bars = new DisposableStack();
-  let bar: Progress | undefined;
+  let view: TrainView | undefined;
+  using views = new DisposableStack();
+  await using loggers = loggersOf(
+    run,
+    server,
+    (text) => view ? view.note(text) : context.note(text),
+  );
   const hasCheckpoint = existsSync(join(out, CHECKPOINT_FILE));
   const result = await trainSae({
-    gpu: run.gpu,
+    gpu,
     batches,
     recipe,
     metadata: {
@@ -155,40 +186,85 @@ async function train(run: Run): Promise<void> {
       text,
     },
     write: writerOf(out),
-    ...(hasCheckpoint
-      ? { checkpoint: await directory(out).open(CHECKPOINT_FILE) }
-      : {}),
+    ...(hasCheckpoint && {
+      checkpoint: await directory(out).open(CHECKPOINT_FILE),
+    }),
     checkpointEvery: flags.checkpoint_every,
     metricsEvery: flags.metrics_every,
+    sparseEntries: pathOf(flags, gpu, context.note),
     signal: context.signal,
-    onProgress: ({ metrics, tokensPerSecond }): void => {
-      log.add(metrics);
-      const { step, loss, fvu, L0 } = metrics;
+    onProgress: (line): void => {
       // Where a resumed run begins shows in its first metrics.
-      bar ??= bars.use(context.progress({
-        label: "train",
-        unit: "steps",
-        total: recipe.steps,
-        start: step,
-      }));
-      bar.update(
-        step + 1,
-        `loss ${loss.toFixed(2)}  FVU ${fvu.toFixed(3)}  L0 ${L0.toFixed(1)}  ${
-          formatRate(tokensPerSecond)
-        } tokens/s`,
+      view ??= views.use(
+        new TrainView({
+          steps: recipe.steps,
+          start: line.step,
+          quiet: context.quiet,
+          signal: context.signal,
+        }),
       );
+      loggers.add(line);
+      view.update(line);
     },
   });
-  if (!result.isDone) context.signal.throwIfAborted();
-  bar?.end();
+  if (!result.isDone) {
+    await loggers.finish(130);
+    context.signal.throwIfAborted();
+  }
+  view?.end();
+  const { heldOut, density } = await measure(run);
+  const logDensity = density.map((share) => Math.log10(share + 1e-10));
+  loggers.addDensity(recipe.steps, logDensity);
+  await loggers.finish(0);
+  return heldOut;
+}
+
+function loggersOf(
+  { out, flags, recipe, context }: Run,
+  server: WandbServer | undefined,
+  note: (text: string) => void = context.note,
+): RunLoggers {
+  return new RunLoggers({
+    folder: out,
+    config: { ...recipe },
+    note,
+    tensorboard: flags.tensorboard === undefined
+      ? undefined
+      : userPath(flags.tensorboard),
+    wandb: server && {
+      project: flags.wandb!,
+      entity: flags.wandb_entity,
+      name: flags.wandb_name,
+      server,
+    },
+  });
+}
+
+/** Up to how many activations a batch takes the sparse path, or how to find out. */
+function pathOf(
+  { path }: Flags,
+  gpu: Gpu,
+  note: (text: string) => void,
+): NonNullable<TrainOptions["sparseEntries"]> {
+  if (path === "dense") return 0;
+  if (path === "sparse") return Infinity;
+  return async (trainer) => {
+    const most = await measureBreakEven(gpu, trainer);
+    note(
+      most === Infinity
+        ? "sparse path: always taken"
+        : `sparse path: taken up to an L0 of ${
+          (most / trainer.config.batch).toFixed(0)
+        }, where the dense one gets cheaper`,
+    );
+    return most;
+  };
 }
 
 /** Measures what was trained: features on data, and the whole on what was held out, if anything was. */
 async function measure(
   { out, flags, recipe, folder, gpu, batches, context }: Run,
-): Promise<
-  Pick<SaeEvaluation, "nTokens" | "fvu" | "L0" | "deadShare"> | undefined
-> {
+): Promise<{ heldOut: HeldOut | undefined; density: Float32Array }> {
   using sae = await Sae.load(gpu, await SaeFile.open(directory(out)));
   const all = await evaluateResiduals(
     gpu,
@@ -196,7 +272,8 @@ async function measure(
     firstRows(folder, flags.measure_rows, context.signal),
   );
   await saveFeatureMeasurements(writerOf(out), all);
-  if (recipe.holdOut === 0) return undefined;
+  const { density } = all;
+  if (recipe.holdOut === 0) return { heldOut: undefined, density };
   const { nTokens, fvu, L0, deadShare } = await evaluateResiduals(
     gpu,
     sae,
@@ -207,7 +284,7 @@ async function measure(
       (100 * deadShare).toFixed(2)
     } % dead on ${formatCount(nTokens)} vectors that were held out`,
   );
-  return { nTokens, fvu, L0, deadShare };
+  return { heldOut: { nTokens, fvu, L0, deadShare }, density };
 }
 
 /** The first n vectors, or all: bits of bf16 `[n, d_model]`, a row group at a time. */
@@ -233,27 +310,36 @@ async function removeIfThere(path: string): Promise<void> {
   if (existsSync(path)) await Deno.remove(path);
 }
 
-function memoryPlan(
+/** Says what will be held where, and refuses what does not fit. */
+function planMemory(
+  gpu: Gpu,
   recipe: SaeRecipe,
-  d_model: number,
-  n_tokens: number,
-): PlanRow[] {
-  const config = trainerConfig(recipe, { d_model, inputScale: 1 });
-  const nBuffered = Math.min(recipe.bufferRows, n_tokens);
-  return [
-    { what: "SAE, gradients and moments", bytes: trainingBytes(config) },
+  flags: Flags,
+  { manifest: { model: { d_model }, n_tokens } }: ResidualFolder,
+  context: TaskContext,
+): void {
+  const plan = planTraining(
     {
-      what: `${formatCount(nBuffered)} vectors on the host`,
-      bytes: 2 * d_model * nBuffered,
+      recipe,
+      d_model,
+      nVectors: n_tokens,
+      memoryOf: (recipe) =>
+        trainingMemory(
+          trainerConfig(recipe, { d_model, inputScale: 1 }),
+          gpu.limits.maxStorageBufferBindingSize,
+        ),
     },
-  ];
+    gpu.limits,
+    memoryBudget(gpu, flags.memory),
+  );
+  context.note(describePlan(plan));
+  checkPlan(plan);
 }
 
 /** The task, for the command line and for tasks that have it as a stage. */
 export const TRAIN: TaskSpec<typeof FLAGS> = {
   name: "train",
-  description:
-    "Trains a sparse autoencoder on collected residuals, by the L1 recipe.",
+  description: "Trains a sparse autoencoder on collected residuals.",
   afterInterrupt: "the same command goes on from the checkpoint",
   flags: FLAGS,
 };

@@ -6,6 +6,7 @@ import { Rng } from "../core/rng.ts";
 import type { Gpu } from "../gpu/mod.ts";
 import { initSae } from "./init.ts";
 import type { SaeTrainer } from "./trainer.ts";
+import { isTopK } from "./training_tensors.ts";
 
 /** Steps that are timed for one figure, after one that compiles the kernels. */
 const REPEATS = 3;
@@ -16,13 +17,12 @@ const SHARES = [0.1, 0.8] as const;
 /**
  * The most activations of a batch for which the sparse path is taken: where both cost the same by a line through
  * two timings. Leaves the trainer with parameters of its own: write others, and reset it.
- * @param room Entries that the trainer's lists have room for.
  */
 export async function measureBreakEven(
   gpu: Gpu,
   trainer: SaeTrainer,
-  room: number,
 ): Promise<number> {
+  const { room } = trainer;
   const { batch, d_sae, d_model, architecture } = trainer.config;
   const rng = new Rng(0).fork("break even");
   const x = Float32Array.from({ length: batch * d_model }, () => rng.normal());
@@ -40,7 +40,7 @@ export async function measureBreakEven(
   const share = (part: number): number => part * room / (batch * d_sae);
   const dense = await timeWith(share(SHARES[0]), 0);
   const few = await timeWith(share(SHARES[0]), Infinity);
-  if (architecture === "topk" || architecture === "batchtopk") {
+  if (isTopK(architecture)) {
     // The number of activations is given, and so is the better way.
     return few.ms < dense.ms ? Infinity : 0;
   }

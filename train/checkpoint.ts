@@ -70,13 +70,13 @@ export async function writeCheckpoint(
   trainer: SaeTrainer,
   batches: CheckpointedBatches,
   recipe: SaeRecipe,
-  { controller = null, sparseEntries }: RunState,
+  { controller, sparseEntries }: RunState,
 ): Promise<void> {
   await trainer.assertFinite();
   const { n, meanNorm } = batches.statistics;
   const info: CheckpointInfo = {
     step: trainer.steps,
-    controller,
+    controller: controller ?? null,
     sparseEntries: sparseEntries === Infinity ? null : sparseEntries,
     position: batches.position,
     statistics: { n, meanNorm },

@@ -295,13 +295,16 @@ class Run implements Disposable {
     const { onProgress, recipe, batches, metricsEvery = 10 } = this.#options;
     const { variance, inputScale } = batches.statistics;
     const rowsPerStep = recipe.batch * recipe.accumulate;
-    for (const metrics of this.trainer.takeMetrics()) {
+    const arrived = this.trainer.takeMetrics();
+    if (arrived.length === 0) return;
+    // Metrics that arrive together share the time since those before them.
+    const ms = this.#clock.since(arrived.at(-1)!.step);
+    for (const metrics of arrived) {
       const { step, loss, mse, l1, L0, gradNorm, lambda, lr, path } = metrics;
       this.#asked = this.#asked.filter((asked) => asked > step);
       this.#L0.set(step, L0);
       const isLast = step + 1 === recipe.steps;
       if (!isLast && step % metricsEvery !== 0) continue;
-      const ms = this.#clock.since(step);
       onProgress?.({
         step,
         tokens: (step + 1) * rowsPerStep,

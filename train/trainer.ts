@@ -78,6 +78,11 @@ export class SaeTrainer implements Disposable {
     }
   }
 
+  /** Activations of a batch that the lists of the sparse path have room for. */
+  get room(): number {
+    return this.#tensors.lists.capacity;
+  }
+
   /** Steps done. */
   get steps(): number {
     return this.#step;

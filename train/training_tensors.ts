@@ -7,7 +7,11 @@ import { type FeatureWindow, featureWindows } from "../core/sae.ts";
 import { Q8_BLOCK } from "../kernels/adam_q8.ts";
 import { rowParts } from "../kernels/sae_rows.ts";
 import { STATUS_WORDS } from "../kernels/sae_step_status.ts";
-import { TOPK_BINS, type TopKTensors } from "../kernels/sae_topk.ts";
+import {
+  TOPK_BINS,
+  type TopKTensors,
+  topKTensors,
+} from "../kernels/sae_topk.ts";
 import { squareParts } from "../kernels/sum_squares.ts";
 import { EntryLists, EntrySort } from "./entry_lists.ts";
 import type { SaeParams } from "./init.ts";
@@ -147,7 +151,6 @@ export function trainingMemory(
   const moments = config.moments === "f32"
     ? 8 * n
     : 8 * (n - large) + large * (2 + 8 / Q8_BLOCK);
-  const isTopK = architecture === "topk" || architecture === "batchtopk";
   const tiles = 12 * batch * Math.ceil(d_sae / 32);
   return [
     { what: "weights", bytes: 4 * n },
@@ -156,7 +159,7 @@ export function trainingMemory(
     {
       what: "activations",
       bytes: 4 * batch * (d_sae + windowRows) +
-        (isTopK ? 4 * batch * TOPK_BINS : 0),
+        (isTopK(architecture) ? 4 * batch * (TOPK_BINS + d_sae / 8) : 0),
     },
     {
       what: "sparse lists",
@@ -174,6 +177,13 @@ export function trainingBytes(
 ): number {
   return trainingMemory(config, maxBindingBytes)
     .reduce((sum, { bytes }) => sum + bytes, 0);
+}
+
+/** Whether activations are selected by rank. */
+export function isTopK(
+  architecture: FullTrainerConfig["architecture"],
+): boolean {
+  return architecture === "topk" || architecture === "batchtopk";
 }
 
 /** What AuxK needs besides. */
@@ -250,10 +260,13 @@ export class TrainingTensors implements Disposable {
       shape: readonly number[],
       dtype: Dtype = "f32",
     ): Tensor => owned.use(gpu.tensor(label, dtype, shape));
-    const selection = (slots: number): TopKTensors => ({
-      counts: own("counts", [slots, TOPK_BINS], "u32"),
-      thresholds: own("selection", [slots, 2], "u32"),
-    });
+    const selection = (k: number, isBatch: boolean): TopKTensors =>
+      topKTensors((label, dtype, shape) => own(label, shape, dtype), {
+        T: batch,
+        windows: sizes,
+        k,
+        isBatch,
+      });
     this.#gpu = gpu;
     this.#config = config;
     this.touched = own("touched", [d_sae], "u32");
@@ -290,16 +303,14 @@ export class TrainingTensors implements Disposable {
         capacity: Math.max(this.lists.capacity, auxK > 0 ? auxCapacity : 0),
       }),
     );
-    this.selection = architecture === "topk"
-      ? selection(batch)
-      : architecture === "batchtopk"
-      ? selection(1)
+    this.selection = isTopK(architecture)
+      ? selection(config.k, architecture === "batchtopk")
       : undefined;
     this.smallestKept = own("smallest_kept", [1]);
     this.auxValues = own("aux", [4]);
     this.aux = auxK === 0 ? undefined : {
       lists: lists(auxCapacity),
-      selection: selection(batch),
+      selection: selection(auxK, false),
       u: own("u", [batch, d_model]),
       mean: own("err_mean", [d_model]),
       squares: own("aux_squares", [
