@@ -5,7 +5,7 @@
  */
 import { posix } from "node:path";
 
-/** What each folder may import besides itself: `gpu ← kernels ← core ← {train, steer} ← {tasks, web}`. */
+/** What each folder may import besides itself: `gpu ← kernels ← core ← {train, steer} ← {tasks ← bench, web}`. */
 const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   gpu: [],
   kernels: ["gpu"],
@@ -14,6 +14,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   steer: ["gpu", "kernels", "core"],
   "mod.ts": ["gpu", "kernels", "core", "train", "steer"],
   tasks: ["gpu", "kernels", "core", "train", "steer", "mod.ts"],
+  bench: ["gpu", "kernels", "core", "train", "steer", "mod.ts", "tasks"],
   web: ["gpu", "kernels", "core", "train", "steer", "mod.ts"],
 };
 
@@ -181,7 +182,8 @@ function shaderProblem(
 function globalProblem(path: string, kind: Use["kind"]): string | undefined {
   const layer = layerOf(path);
   if (layer === "tests") return undefined;
-  if (kind === "Deno" || layer === "tasks") {
+  const mayPrint = layer === "bench" && kind === "console";
+  if (kind === "Deno" || layer === "tasks" || mayPrint) {
     return kind === "Deno" && isWebOnly(path)
       ? "uses Deno where only web APIs are allowed"
       : undefined;

@@ -45,6 +45,8 @@ Deno.test("findViolations() lets a folder import from its left when every direct
     "mod.ts": `export { find } from "./steer/find.ts";`,
     "tasks/find.ts": `import "../mod.ts"; import "../steer/find.ts";
        console.log("done"); Deno.exit(1);`,
+    "bench/main.ts":
+      `import "../tasks/cli.ts"; import "../train/adam.ts"; console.log(1);`,
     "web/main.tsx":
       `import type { A } from "../mod.ts"; export const b = <a />;`,
     "tests/find_test.ts": `import "../tasks/find.ts"; console.log("seen");`,
@@ -65,6 +67,7 @@ const FORBIDDEN_IMPORTS: readonly [path: string, source: string][] = [
   ["steer/a.ts", `import "../mod.ts";`],
   ["steer/a.ts", `import "../tests/assert_close.ts";`],
   ["tasks/a.ts", `import "../web/main.tsx";`],
+  ["tasks/a.ts", `import "../bench/side.ts";`],
   ["web/a.tsx", `import "../tasks/find.ts";`],
   ["mod.ts", `export * from "./tasks/find.ts";`],
   ["tests/a_test.ts", `import "../../elsewhere/a.ts";`],
