@@ -1,8 +1,19 @@
 import type { Gpu } from "./device.ts";
 import type { Tensor } from "./tensor.ts";
 
-/** Words of a gated launch: its workgroups, and the branch that it belongs to. */
+/** Words of a gated launch: its workgroups and the branch that it belongs to; or items of a workgroup, 0, 0 and the branch. */
 export const GATE_WORDS = 4;
+
+/** When a gated launch takes place. */
+export interface GatedLaunch {
+  /** The branch that it belongs to. */
+  readonly branch: number;
+  /**
+   * Items that a workgroup works on, where their number is only known to the GPU: as many workgroups are launched, in
+   * two dimensions if need be, as the items that the gate is opened for take. Absent, the launch's own workgroups are.
+   */
+  readonly itemsPerWorkgroup?: number;
+}
 
 /**
  * Launches that only take place if the GPU decides so: each belongs to a branch,
@@ -38,7 +49,7 @@ export class Gate implements Disposable {
    */
   add(
     workgroups: readonly [number, number, number],
-    branch: number,
+    { branch, itemsPerWorkgroup }: GatedLaunch,
   ): { readonly buffer: GPUBuffer; readonly offset: number } {
     if (this.#n === this.#most) {
       throw new RangeError(
@@ -46,7 +57,10 @@ export class Gate implements Disposable {
       );
     }
     const at = this.#n++ * GATE_WORDS;
-    for (const [i, word] of [...workgroups, branch].entries()) {
+    const words = itemsPerWorkgroup === undefined
+      ? [...workgroups, branch]
+      : [itemsPerWorkgroup, 0, 0, branch];
+    for (const [i, word] of words.entries()) {
       this.#isChanged ||= this.#words[at + i] !== word;
       this.#words[at + i] = word;
     }

@@ -6,7 +6,7 @@
 export { adapterName, listAdapters } from "./adapter.ts";
 export { Gpu, GpuLostError, type GpuOptions } from "./device.ts";
 export { bytesPerElement, type Dtype, elementCount } from "./dtype.ts";
-export { Gate, GATE_WORDS } from "./gate.ts";
+export { Gate, GATE_WORDS, type GatedLaunch } from "./gate.ts";
 export {
   type BindingSpec,
   defineKernel,

@@ -1,5 +1,5 @@
 import type { Gpu } from "./device.ts";
-import type { Gate } from "./gate.ts";
+import type { Gate, GatedLaunch } from "./gate.ts";
 import { describeLaunch, type Launch } from "./kernel.ts";
 import { BINDING_ALIGNMENT, type Tensor } from "./tensor.ts";
 
@@ -51,7 +51,7 @@ export class Recorder {
   #uniformBytes = 0;
   readonly #launched = new Set<string>();
   readonly #afterSubmit: (() => void)[] = [];
-  #gate: { readonly gate: Gate; readonly branch: number } | undefined;
+  #gate: { readonly gate: Gate; readonly launch: GatedLaunch } | undefined;
   readonly #gates = new Set<Gate>();
 
   /** For {@link Gpu.record}. */
@@ -103,8 +103,8 @@ export class Recorder {
     pass.setPipeline(pipeline);
     pass.setBindGroup(0, group);
     if (this.#gate) {
-      const { gate, branch } = this.#gate;
-      const { buffer, offset } = gate.add(launch.workgroups, branch);
+      const { gate, launch: when } = this.#gate;
+      const { buffer, offset } = gate.add(launch.workgroups, when);
       pass.dispatchWorkgroupsIndirect(buffer, offset);
     } else {
       pass.dispatchWorkgroups(...launch.workgroups);
@@ -112,9 +112,9 @@ export class Recorder {
     this.#launched.add(launch.name);
   }
 
-  /** Records launches that take place only if the gate is opened for `branch`; copies and clears are not gated. */
-  gated(gate: Gate, branch: number, fill: () => void): void {
-    this.#gate = { gate, branch };
+  /** Records launches that take place only if the gate is opened for their branch; copies and clears are not gated. */
+  gated(gate: Gate, launch: GatedLaunch, fill: () => void): void {
+    this.#gate = { gate, launch };
     this.#gates.add(gate);
     try {
       fill();

@@ -28,7 +28,7 @@ export function decodeDense(rec: Recorder, tensors: TrainingTensors): void {
     W_dec: parameters.W_dec.W,
     b_dec: parameters.b_dec.W,
   };
-  rec.gated(lists.gate, DENSE, () => {
+  rec.gated(lists.gate, { branch: DENSE }, () => {
     for (const [w, window] of tensors.windows.entries()) {
       decodeWindow(rec, sae, acts[w]!, err, window, x);
     }
@@ -41,7 +41,7 @@ export function denseBackward(
   tensors: TrainingTensors,
   backward: EntryBackward & { readonly adds: boolean },
 ): void {
-  rec.gated(tensors.lists.gate, DENSE, () => {
+  rec.gated(tensors.lists.gate, { branch: DENSE }, () => {
     for (const w of tensors.windows.keys()) {
       windowBackward(rec, tensors, backward, w);
     }

@@ -46,7 +46,12 @@ export function choosePath(
   saePath.run(rec, { row_entries: rowEntries, row_start: rowStart, branch }, {
     limit: most === 0 ? 0 : Math.min(most, lists.capacity) + 1,
   });
-  openGate.run(rec, { branch, wanted: gate.wanted, allowed: gate.allowed });
+  openGate.run(rec, {
+    branch,
+    counts: rowStart,
+    wanted: gate.wanted,
+    allowed: gate.allowed,
+  });
 }
 
 /** Fills the lists from the activations of all windows. */
@@ -55,7 +60,7 @@ export function gatherEntries(
   lists: EntryLists,
   acts: readonly Tensor[],
 ): void {
-  rec.gated(lists.gate, SPARSE, () => {
+  rec.gated(lists.gate, { branch: SPARSE }, () => {
     for (const [w, { start, tile0 }] of lists.windows.entries()) {
       saeEntries.run(rec, {
         acts: acts[w]!,
@@ -78,7 +83,7 @@ export function decodeEntries(
   options: { readonly adds: boolean },
 ): void {
   const { W_dec, b_dec } = tensors.parameters;
-  rec.gated(lists.gate, SPARSE, () => {
+  rec.gated(lists.gate, { branch: SPARSE }, () => {
     for (const window of lists.windows) {
       saeDecodeEntries.run(rec, {
         entries: lists.entries,
@@ -97,6 +102,16 @@ export function decodeEntries(
       });
     }
   });
+}
+
+/** Records launches of which a workgroup works on so many entries; as many take place as there are entries for. */
+function perEntries(
+  rec: Recorder,
+  { gate }: EntryLists,
+  itemsPerWorkgroup: number,
+  fill: () => void,
+): void {
+  rec.gated(gate, { branch: SPARSE, itemsPerWorkgroup }, fill);
 }
 
 /** What the gradients of a list's entries depend on besides the tensors. */
@@ -122,9 +137,9 @@ export function entriesBackward(
 ): void {
   const { sort } = tensors;
   rec.clear(sort.bitmap); // not gated, as no copy is
-  rec.gated(lists.gate, SPARSE, () => {
-    gradientsOfEntries(rec, lists, tensors, backward);
-    sortEntries(rec, lists, tensors);
+  gradientsOfEntries(rec, lists, tensors, backward);
+  sortEntries(rec, lists, tensors);
+  rec.gated(lists.gate, { branch: SPARSE }, () => {
     gradientsOfFeatures(rec, lists, tensors, backward);
   });
 }
@@ -135,18 +150,21 @@ function gradientsOfEntries(
   { parameters, norms, sort }: TrainingTensors,
   { err, mean, l1 }: EntryBackward,
 ): void {
-  const kernel = rec.gpu.isSoftware ? saeEntryGradients : saeEntryDots;
-  for (const window of lists.windows) {
-    kernel.run(rec, {
-      entries: lists.entries,
-      entry_rows: lists.entryRows,
-      row_start: lists.rowStart,
-      err,
-      W_dec: windowOf(parameters.W_dec.W, window),
-      weights: windowOf(norms, window),
-      dacts: sort.dacts,
-    }, { start: window.start, mean, weight: l1 });
-  }
+  const isSoftware = rec.gpu.isSoftware;
+  const kernel = isSoftware ? saeEntryGradients : saeEntryDots;
+  perEntries(rec, lists, isSoftware ? 256 : 4, () => {
+    for (const window of lists.windows) {
+      kernel.run(rec, {
+        entries: lists.entries,
+        entry_rows: lists.entryRows,
+        row_start: lists.rowStart,
+        err,
+        W_dec: windowOf(parameters.W_dec.W, window),
+        weights: windowOf(norms, window),
+        dacts: sort.dacts,
+      }, { start: window.start, mean, weight: l1 });
+    }
+  });
 }
 
 /** A counting sort by feature: marks, counts, starts, places. */
@@ -161,24 +179,34 @@ function sortEntries(
     row_start: lists.rowStart,
   };
   const { blocks } = sort;
-  for (const window of lists.windows) {
-    const { start, block0 } = window;
-    const bitmap = windowOf(sort.bitmap, window);
-    saeMarkEntries.run(rec, { ...list, bitmap }, { start });
-    const runs = windowOf(sort.runs, window);
-    saeFeatureRuns.run(rec, { bitmap, runs, blocks }, { block0 });
-  }
-  saeBlockStarts.run(rec, { blocks });
-  for (const window of lists.windows) {
-    saeSortEntries.run(rec, {
-      ...list,
-      dacts: sort.dacts,
-      bitmap: windowOf(sort.bitmap, window),
-      runs: windowOf(sort.runs, window),
-      blocks,
-      columns: sort.columns,
-    }, { start: window.start, block0: window.block0 });
-  }
+  perEntries(rec, lists, 64, () => {
+    for (const window of lists.windows) {
+      const bitmap = windowOf(sort.bitmap, window);
+      saeMarkEntries.run(rec, { ...list, bitmap }, { start: window.start });
+    }
+  });
+  rec.gated(lists.gate, { branch: SPARSE }, () => {
+    for (const window of lists.windows) {
+      saeFeatureRuns.run(rec, {
+        bitmap: windowOf(sort.bitmap, window),
+        runs: windowOf(sort.runs, window),
+        blocks,
+      }, { block0: window.block0 });
+    }
+    saeBlockStarts.run(rec, { blocks });
+  });
+  perEntries(rec, lists, 64, () => {
+    for (const window of lists.windows) {
+      saeSortEntries.run(rec, {
+        ...list,
+        dacts: sort.dacts,
+        bitmap: windowOf(sort.bitmap, window),
+        runs: windowOf(sort.runs, window),
+        blocks,
+        columns: sort.columns,
+      }, { start: window.start, block0: window.block0 });
+    }
+  });
 }
 
 function gradientsOfFeatures(
