@@ -60,6 +60,15 @@ async function openRivals(
   return opened;
 }
 
+/** Targets are of the full sizes. */
+function withoutTargets(result: Result): Result {
+  const comparisons = result.comparisons.map((comparison) => ({
+    ...comparison,
+    target: undefined,
+  }));
+  return { ...result, comparisons };
+}
+
 /** Versions of everything that took part. */
 function versionsOf(
   folder: Rivals | undefined,
@@ -182,7 +191,8 @@ if (import.meta.main) {
     for (const [name, measure] of Object.entries(MEASURES)) {
       context.signal.throwIfAborted();
       if (config.only.length > 0 && !config.only.includes(name)) continue;
-      results.push(await measure(bench));
+      const result = await measure(bench);
+      results.push(config.tiny ? withoutTargets(result) : result);
     }
     const versions = versionsOf(folder, results);
     const command = ["deno task bench-rivals", ...Deno.args].join(" ");

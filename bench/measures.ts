@@ -86,13 +86,19 @@ export interface Result {
 /** Steps whose losses must agree. */
 const CHECKED_STEPS = 3;
 
-/** What stands in the place of a side that did not take part. */
-const NOT_INSTALLED = { missing: "not installed" };
-const NO_TORCH = { missing: "PyTorch: not named" };
+/** A side that did not take part. */
+interface Missing {
+  readonly missing: string;
+}
 
-/** Finds what was measured of a side. */
-function find(sides: readonly Measured[], name: string): Measured | undefined {
-  return sides.find((side) => side.name === name);
+/** What was measured of a side, or that it did not take part. */
+function find(
+  sides: readonly Measured[],
+  name: string,
+  why: string,
+): Measured | Missing {
+  return sides.find((side) => side.name === name) ??
+    { missing: `${name}: ${why}` };
 }
 
 /** The product of square matrices: f32 against the rivals, and both operands packed as bf16. */
@@ -120,7 +126,7 @@ export async function measureProduct(bench: Bench): Promise<Result> {
         compareSides(
           measure,
           f32,
-          find(measured, name) ?? NOT_INSTALLED,
+          find(measured, name, "not installed"),
           undefined,
         )
       ),
@@ -153,8 +159,8 @@ export async function measureStep(bench: Bench): Promise<Result> {
     ours: Measured,
     name: string,
     least: number,
-    missing = NOT_INSTALLED,
-  ) => compareSides(measure, ours, find(measured, name) ?? missing, least);
+    why = "not installed",
+  ) => compareSides(measure, ours, find(measured, name, why), least);
   return {
     measure,
     sides: measured,
@@ -165,7 +171,7 @@ export async function measureStep(bench: Bench): Promise<Result> {
       against(ourDense, "jax-js", 5),
       against(ourDense, "tfjs", 8),
       compareSides(measure, ourSparse, ourDense, 3.5),
-      against(ourSparse, "PyTorch, dense", 1, NO_TORCH),
+      against(ourSparse, "PyTorch, dense", 1, "not named"),
       await outsideKernels(bench, dense),
       await outsideKernels(bench, sparse),
     ],
