@@ -1,0 +1,158 @@
+/**
+ * Products with tiles in registers, for software drivers.
+ * @module
+ */
+import type { MatmulVariant } from "./matmul.ts";
+import { lines, range, store, unpackOne } from "./matmul_text.ts";
+
+/**
+ * Each invocation keeps a tile of C in registers and loads straight from storage:
+ * fast where an invocation is a SIMD lane and loads are dear (software drivers).
+ */
+export function registersBody(variant: MatmulVariant): string {
+  const { layout, tile: [TM, TN], workgroup: [wx, wy], vec, bType } = variant;
+  const aRows = layout.startsWith("mk");
+  const bRows = layout.endsWith("nk");
+  // k advances by one 16-byte load of the operand whose rows run over k.
+  const step = !vec || !(aRows || bRows) ? 1 : bRows && bType !== "f32" ? 8 : 4;
+  const accumulators = range(TM).flatMap((i) =>
+    range(TN / 4).map((j) => ({ i, j, name: `s${i}_${j}` }))
+  );
+  const a = aRows
+    ? rowLoads("A", "m", TM, step, vec, "f32")
+    : columnLoads("A", "m", TM, step, vec);
+  const b = bRows
+    ? rowLoads("B", "n", TN, step, vec, bType)
+    : columnLoads("B", "n", TN, step, vec);
+  return lines([
+    `@compute @workgroup_size(${wx}, ${wy})`,
+    `fn main(@builtin(global_invocation_id) id: vec3<u32>) {`,
+    `let m0 = id.y * ${TM}u; let n0 = id.x * ${TN}u;`,
+    `if (m0 >= u.M || n0 >= u.N) { return; }`,
+    ...a.bases,
+    ...b.bases,
+    ...accumulators.map(({ name }) => `var ${name} = vec4<f32>();`),
+    `for (var k = 0u; k < u.K; k += ${step}u) {`,
+    ...a.loads,
+    ...b.loads,
+    ...range(step).flatMap((kk) => [
+      ...range(TN / 4).map((j) =>
+        `let w${kk}_${j} = vec4<f32>(${
+          range(4).map((c) => b.at(4 * j + c, kk)).join(", ")
+        });`
+      ),
+      ...accumulators.map(({ i, j, name }) =>
+        `${name} = fma(vec4<f32>(${a.at(i, kk)}), w${kk}_${j}, ${name});`
+      ),
+    ]),
+    `}`,
+    ...range(TM).flatMap((i) => [
+      `if (m0 + ${i}u < u.M) {`,
+      ...range(TN).map((j) =>
+        `if (n0 + ${j}u < u.N) { ${
+          store(
+            variant,
+            `m0 + ${i}u`,
+            `n0 + ${j}u`,
+            `s${i}_${j >> 2}[${j & 3}]`,
+          )
+        } }`
+      ),
+      `}`,
+    ]),
+    `}`,
+  ]);
+}
+
+interface Loads {
+  readonly bases: string[];
+  readonly loads: string[];
+  /** Expression of the element of row or column `i`, `kk` steps on from k. */
+  at(i: number, kk: number): string;
+}
+
+/** Loads of an operand whose rows run over k. Rows past the end repeat the last one; stores leave them out. */
+function rowLoads(
+  name: "A" | "B",
+  letter: "m" | "n",
+  tile: number,
+  step: number,
+  vec: boolean,
+  type: MatmulVariant["bType"],
+): Loads {
+  const size = letter === "m" ? "u.M" : "u.N";
+  const v = name.toLowerCase();
+  const base = (i: number) =>
+    `let ${v}r${i} = min(${letter}0 + ${i}u, ${size} - 1u) * u.K;`;
+  const bases = range(tile).map(base);
+  if (!vec) {
+    const loads = range(tile).map((i) => {
+      const index = `${v}r${i} + k`;
+      return `let ${v}${i} = ${
+        name === "A" ? `A[${index}]` : unpackOne(type, index)
+      };`;
+    });
+    return { bases, loads, at: (i) => `${v}${i}` };
+  }
+  const packed = type !== "f32";
+  const perLoad = packed ? 8 : 4;
+  const loads = range(tile).flatMap((i) =>
+    range(step / perLoad).flatMap((q) => {
+      const word = `${v}${i}_${q}`;
+      const load = `let ${word}${
+        packed ? "p" : ""
+      } = ${name}[(${v}r${i} + k) / ${perLoad}u + ${q}u];`;
+      return packed
+        ? [load, ...unpackEight(type, `${word}p`, `${v}${i}_`)]
+        : [load];
+    })
+  );
+  return { bases, loads, at: (i, kk) => `${v}${i}_${kk >> 2}[${kk & 3}]` };
+}
+
+/** Two vec4 of floats, named `${to}0` and `${to}1`, from a vec4 of packed pairs. */
+function unpackEight(
+  type: "bf16" | "f16" | "f32",
+  from: string,
+  to: string,
+): string[] {
+  return [0, 1].map((h) => {
+    const [x, y] = [`${from}[${2 * h}]`, `${from}[${2 * h + 1}]`];
+    if (type === "f16") {
+      return `let ${to}${h} = vec4<f32>(unpack2x16float(${x}), unpack2x16float(${y}));`;
+    }
+    const pair = (word: string) =>
+      `bitcast<f32>(${word} << 16u), bitcast<f32>(${word} & 0xffff0000u)`;
+    return `let ${to}${h} = vec4<f32>(${pair(x)}, ${pair(y)});`;
+  });
+}
+
+/** Loads of an f32 operand whose rows run over m or n, k outermost. */
+function columnLoads(
+  name: "A" | "B",
+  letter: "m" | "n",
+  tile: number,
+  step: number,
+  vec: boolean,
+): Loads {
+  const size = letter === "m" ? "u.M" : "u.N";
+  const v = name.toLowerCase();
+  if (!vec) {
+    const bases = range(tile).map((i) =>
+      `let ${v}c${i} = min(${letter}0 + ${i}u, ${size} - 1u);`
+    );
+    const loads = range(tile).map((i) =>
+      `let ${v}${i} = ${name}[k * ${size} + ${v}c${i}];`
+    );
+    return { bases, loads, at: (i) => `${v}${i}` };
+  }
+  const bases = range(tile / 4).map((q) =>
+    `let ${v}c${q} = min(${letter}0 + ${4 * q}u, ${size} - 4u);`
+  );
+  const loads = range(step).flatMap((kk) =>
+    range(tile / 4).map((q) =>
+      `let ${v}${kk}_${q} = ${name}[((k + ${kk}u) * ${size} + ${v}c${q}) / 4u];`
+    )
+  );
+  return { bases, loads, at: (i, kk) => `${v}${kk}_${i >> 2}[${i & 3}]` };
+}

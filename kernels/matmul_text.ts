@@ -1,0 +1,36 @@
+/**
+ * Pieces of WGSL that the bodies of the matrix product family share.
+ * @module
+ */
+import type { MatmulVariant } from "./matmul.ts";
+
+/** 0 to n − 1. */
+export const range = (n: number): number[] => [...Array(n).keys()];
+/** Rows of text as one text. */
+export const lines = (rows: Iterable<string>): string => [...rows].join("\n");
+
+/** Unpacks the element at `index` of a scalar-addressed B. */
+export function unpackOne(
+  bType: MatmulVariant["bType"],
+  index: string,
+): string {
+  if (bType === "f32") return `B[${index}]`;
+  if (bType === "bf16") {
+    return `bitcast<f32>((B[(${index}) >> 1u] >> (16u * ((${index}) & 1u))) << 16u)`;
+  }
+  return `unpack2x16float(B[(${index}) >> 1u])[(${index}) & 1u]`;
+}
+
+/** Stores an element of C at row m and column n, after the epilogue. */
+export function store(
+  variant: MatmulVariant,
+  m: string,
+  n: string,
+  value: string,
+): string {
+  const at = `(${m}) * u.ldc + u.c_col + (${n})`;
+  const result = variant.epilogue
+    ? `epilogue(${value}, ${m}, u.c_col + (${n}), ${at})`
+    : value;
+  return `C[${at}] = ${result};`;
+}
