@@ -2,7 +2,7 @@
  * What was measured, set beside each other and beside the targets.
  * @module
  */
-import type { Measured } from "./side.ts";
+import { type Measured, medianRatio, type Sample } from "./side.ts";
 
 /** A ratio of two sides, or a figure of one, with what it should be. */
 export interface Comparison {
@@ -46,15 +46,19 @@ export function compareSides(
   least: number | undefined,
 ): Comparison {
   const isMissing = "missing" in other;
+  const times = (side: Measured, time: keyof Sample): number[] =>
+    side.samples.map((sample) => sample[time]);
+  const ratio = (time: keyof Sample): number | undefined =>
+    isMissing ? undefined : medianRatio(times(other, time), times(ours, time));
   return {
     measure,
     ours: `${ours.name}: ${formatMs(ours.wallMs)}`,
     other: isMissing
       ? other.missing
       : `${other.name}: ${formatMs(other.wallMs)}`,
-    value: isMissing ? undefined : other.wallMs / ours.wallMs,
+    value: ratio("wallMs"),
     unit: "×",
-    cpuValue: isMissing ? undefined : other.cpuMs / ours.cpuMs,
+    cpuValue: ratio("cpuMs"),
     target: least === undefined ? undefined : { bound: "least", value: least },
   };
 }

@@ -35,7 +35,8 @@ const MEASURES: Readonly<Record<string, (bench: Bench) => Promise<Result>>> = {
 
 /** How to read the tables. */
 const LEGEND =
-  `wall: time of one run, of which "a wait" many are done without waiting in between; value: from the medians of it
+  `wall: time of one run, of which "a wait" many are done without waiting in between; value: from wall times
+ratios and shares: the median over the turns, in which all sides are timed one after the other
 processor: processor time of all threads, and the value from it: what else the machine does changes it less
 other libraries, where they are not installed: ${HOW_TO_INSTALL}
 PyTorch, where it is not named: --torch python3, with the package torch`;
@@ -91,16 +92,18 @@ function print(
     console.log(`${what}: ${value}`);
   }
   const times = results.flatMap(({ measure, sides }) =>
-    sides.map((
-      { name, wallMs, wallRangeMs: [least, greatest], cpuMs, runs },
-    ) => [
-      measure,
-      name,
-      formatMs(wallMs),
-      `${formatMs(least)} to ${formatMs(greatest)}`,
-      formatMs(cpuMs),
-      `${runs}`,
-    ])
+    sides.map(({ name, wallMs, cpuMs, samples, runs }) => {
+      const walls = samples.map((sample) => sample.wallMs);
+      const range = [Math.min(...walls), Math.max(...walls)];
+      return [
+        measure,
+        name,
+        formatMs(wallMs),
+        range.map(formatMs).join(" to "),
+        formatMs(cpuMs),
+        `${runs}`,
+      ];
+    })
   );
   console.log();
   console.log(

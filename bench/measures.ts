@@ -23,6 +23,7 @@ import {
   checkAgreement,
   type Measured,
   median,
+  medianRatio,
   type Side,
   type StepSide,
   timeInTurns,
@@ -246,7 +247,7 @@ async function outsideKernels(
     other: `its ${launches} launches, timed one by one: ${
       formatMs(median(kernels))
     }`,
-    value: 100 * (1 - median(kernels) / median(wall)),
+    value: 100 * (1 - medianRatio(kernels, wall)),
     unit: "%",
     cpuValue: undefined,
     target: { bound: "most", value: 5 },

@@ -1,6 +1,6 @@
 /**
  * What is compared, and how it is timed: the sides take turns, so that whatever else
- * the machine does meets all of them, and medians are compared.
+ * the machine does meets all of them, and medians count.
  * @module
  */
 import { cpuUsage } from "node:process";
@@ -44,8 +44,8 @@ export interface Measured {
   readonly wallMs: number;
   /** Median over the samples. */
   readonly cpuMs: number;
-  /** Least and greatest wall time of a sample. */
-  readonly wallRangeMs: readonly [least: number, greatest: number];
+  /** In the order of their turns. */
+  readonly samples: readonly Sample[];
   /** Runs in a sample. */
   readonly runs: number;
 }
@@ -85,16 +85,13 @@ export async function timeInTurns(
       samples[i]!.push(await side.time(runs[i]!));
     }
   }
-  return sides.map(({ name }, i) => {
-    const walls = samples[i]!.map(({ wallMs }) => wallMs);
-    return {
-      name,
-      wallMs: median(walls),
-      cpuMs: median(samples[i]!.map(({ cpuMs }) => cpuMs)),
-      wallRangeMs: [Math.min(...walls), Math.max(...walls)],
-      runs: runs[i]!,
-    };
-  });
+  return sides.map(({ name }, i) => ({
+    name,
+    wallMs: median(samples[i]!.map(({ wallMs }) => wallMs)),
+    cpuMs: median(samples[i]!.map(({ cpuMs }) => cpuMs)),
+    samples: samples[i]!,
+    runs: runs[i]!,
+  }));
 }
 
 /** The middle value, or the mean of the two in the middle. */
@@ -104,6 +101,14 @@ export function median(values: readonly number[]): number {
   return sorted.length % 2 === 1
     ? sorted[half]!
     : (sorted[half - 1]! + sorted[half]!) / 2;
+}
+
+/** Median of the ratios, turn by turn: load that comes and goes meets both sides of one. */
+export function medianRatio(
+  numerators: readonly number[],
+  denominators: readonly number[],
+): number {
+  return median(numerators.map((value, i) => value / denominators[i]!));
 }
 
 /** Largest relative difference of losses that are taken for the same. */
