@@ -9,7 +9,7 @@ import {
   formatMs,
   productRate,
 } from "./compare.ts";
-import { ourProduct, OurStep } from "./ours.ts";
+import { type OurProduct, ourProduct, OurStep } from "./ours.ts";
 import {
   CHECK_LR,
   matmulProblem,
@@ -102,18 +102,25 @@ function find(
     { missing: `${name}: ${why}` };
 }
 
-/** The product of square matrices: f32 against the rivals, and both operands packed as bf16. */
+/** Ours; the first is of matrices as the rivals have them. */
+const OUR_PRODUCTS: readonly OurProduct[] = [
+  { layout: "mk,kn", dtype: "f32" },
+  { layout: "mk,nk", dtype: "f32" },
+  { layout: "km,kn", dtype: "f32" },
+  { layout: "km,kn", dtype: "bf16" },
+];
+
+/** The product of square matrices: f32 in every layout, and both operands packed as bf16. */
 export async function measureProduct(bench: Bench): Promise<Result> {
   const { gpu, sizes, timing, seed } = bench;
   const problem = matmulProblem(sizes.product, seed);
   await using owned = new AsyncDisposableStack();
   const sides: Side[] = [];
   const add = (side: Side) => void sides.push(owned.use(side));
-  add(await ourProduct(gpu, problem, "f32"));
-  add(await ourProduct(gpu, problem, "bf16"));
+  for (const ours of OUR_PRODUCTS) add(await ourProduct(gpu, problem, ours));
   for (const rival of bench.rivals) add(await rival.product(problem));
   const measured = await timeInTurns(sides, timing);
-  const [f32, bf16] = measured as [Measured, Measured, ...Measured[]];
+  const [first] = measured as [Measured, ...Measured[]];
   const measure = `product ${sizes.product}³`;
   const flop = 2 * sizes.product ** 3;
   const nCores = gpu.isSoftware ? bench.nCores : undefined;
@@ -121,12 +128,14 @@ export async function measureProduct(bench: Bench): Promise<Result> {
     measure,
     sides: measured,
     comparisons: [
-      productRate(measure, f32, { flop, nCores, least: 30 }),
-      productRate(measure, bf16, { flop, nCores, least: 40 }),
+      ...OUR_PRODUCTS.map(({ dtype }, i) => {
+        const least = dtype === "f32" ? 30 : 40;
+        return productRate(measure, measured[i]!, { flop, nCores, least });
+      }),
       ...["jax-js", "tfjs"].map((name) =>
         compareSides(
           measure,
-          f32,
+          first,
           find(measured, name, "not installed"),
           undefined,
         )

@@ -4,7 +4,7 @@
  */
 import { f32ToBf16 } from "../core/dtype.ts";
 import type { Gpu } from "../gpu/mod.ts";
-import { matmul } from "../kernels/matmul.ts";
+import { matmul, type MatmulLayout } from "../kernels/matmul.ts";
 import type { StepMetrics } from "../train/metrics.ts";
 import { SaeTrainer } from "../train/trainer.ts";
 import {
@@ -16,31 +16,33 @@ import {
 } from "./problem.ts";
 import { type Sample, type Side, type StepSide, timed } from "./side.ts";
 
-/** Our product: of f32 operands, or of both packed as bf16, with the second one transposed as weights are. */
+/** How our products are taken: layout and type of both operands. */
+export interface OurProduct {
+  readonly layout: MatmulLayout;
+  readonly dtype: "f32" | "bf16";
+}
+
+/** Our product; bf16 operands are packed. */
 export async function ourProduct(
   gpu: Gpu,
   problem: MatmulProblem,
-  dtype: "f32" | "bf16",
+  { layout, dtype }: OurProduct,
 ): Promise<Side> {
   const { n } = problem;
-  const name = `ours, ${dtype}`;
+  const name = `ours, ${dtype} ${layout}`;
   using owned = new DisposableStack();
-  const upload = (label: string, values: Float32Array<ArrayBuffer>) =>
-    owned.use(
-      gpu.upload(
-        label,
-        dtype,
-        [n, n],
-        dtype === "f32" ? values : f32ToBf16(values),
-      ),
-    );
-  const A = upload("A", problem.A);
-  const B = upload(
-    "B",
-    dtype === "f32" ? problem.B : transposed(problem.B, n, n),
-  );
+  const upload = (
+    label: string,
+    values: Float32Array<ArrayBuffer>,
+    isTransposed: boolean,
+  ) => {
+    const laid = isTransposed ? transposed(values, n, n) : values;
+    const typed = dtype === "f32" ? laid : f32ToBf16(laid);
+    return owned.use(gpu.upload(label, dtype, [n, n], typed));
+  };
+  const A = upload("A", problem.A, layout === "km,kn");
+  const B = upload("B", problem.B, layout === "mk,nk");
   const C = owned.use(gpu.tensor("C", "f32", [n, n]));
-  const layout = dtype === "f32" ? "mk,kn" : "mk,nk";
   const record = (times: number): void =>
     gpu.record(name, (rec) => {
       for (let i = 0; i < times; i++) matmul(rec, { layout, A, B, C });
