@@ -60,6 +60,8 @@ export class Gpu implements Disposable {
   readonly isSoftware: boolean;
   /** Where launches find their uniforms; for {@link Recorder}. */
   readonly uniformPages: UniformPages;
+  /** Memory that recordings use for a moment, by label; for {@link Recorder.scratch}. */
+  readonly scratch = new Map<string, Tensor>();
   /** Times every launch while set; see {@link startProfile}. */
   profiler: Profiler | undefined;
   #allocatedBytes = 0;

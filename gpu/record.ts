@@ -1,6 +1,7 @@
 import type { Gpu } from "./device.ts";
 import type { Gate, GatedLaunch } from "./gate.ts";
 import { describeLaunch, type Launch } from "./kernel.ts";
+import { bytesPerElement, type Dtype, elementCount } from "./dtype.ts";
 import { BINDING_ALIGNMENT, type Tensor } from "./tensor.ts";
 
 const UNIFORM_PAGE_BYTES = 65_536;
@@ -175,6 +176,25 @@ export class Recorder {
       const { buffer, offset, size } = part.binding;
       this.#encoder.clearBuffer(buffer, offset ?? 0, size ?? 0);
     }
+  }
+
+  /**
+   * Memory for a moment: what earlier launches of the same label left in it is gone. It belongs to the device, is kept
+   * for the next time, and grows.
+   */
+  scratch(label: string, dtype: Dtype, shape: readonly number[]): Tensor {
+    const nWords = Math.ceil(
+      elementCount(shape) * bytesPerElement(dtype) / 4,
+    );
+    const before = this.gpu.scratch.get(label);
+    let words = before;
+    if (!words || words.nRows < nWords) {
+      words = this.gpu.tensor(`scratch ${label}`, "u32", [nWords]);
+      this.gpu.scratch.set(label, words);
+      // Commands that were recorded may still use the smaller one.
+      if (before) this.afterSubmit(() => before[Symbol.dispose]());
+    }
+    return words.as(label, dtype, shape);
   }
 
   /** Calls `then` once the commands are submitted. */

@@ -199,6 +199,29 @@ export class Tensor implements Disposable {
   }
 
   /**
+   * The first bytes of the same memory as a tensor of another type and shape; not owned.
+   * @throws {RangeError} If there are too few bytes, or the tensor spans several buffers.
+   */
+  as(label: string, dtype: Dtype, shape: readonly number[]): Tensor {
+    const nBytes = elementCount(shape) * bytesPerElement(dtype);
+    if (nBytes > this.byteLength || !this.isBindable) {
+      throw new RangeError(
+        `Cannot take ${label}: ${describeShape(dtype, shape)} from ${this}`,
+      );
+    }
+    const nRows = shape[0] ?? 1;
+    const { buffer, offset } = this.#blocks[0]!;
+    return new Tensor({
+      label,
+      dtype,
+      shape,
+      blocks: [{ buffer, offset, nRows }],
+      rowsPerBlock: nRows,
+      device: this.#device,
+    });
+  }
+
+  /**
    * Queues a copy of host bytes into the tensor, from row `startRow` on.
    * @throws {RangeError} If the bytes are not whole rows, reach past the end, or (16-bit types) split a word.
    */

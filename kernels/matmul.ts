@@ -6,6 +6,7 @@ import {
   type Tensor,
 } from "../gpu/mod.ts";
 import { matmulWgsl } from "./matmul_wgsl.ts";
+import { turn } from "./turn.ts";
 
 /**
  * How the operands lie in memory, outermost dimension first. `mk,nk` is x·Wᵀ with
@@ -23,6 +24,11 @@ export interface Epilogue {
   readonly bindings: Readonly<Record<string, BindingSpec>>;
   /** f32 uniforms that the function reads as `u.NAME`. */
   readonly uniforms: readonly string[];
+  /**
+   * `fn summand(value: f32, col: u32) -> f32` of the function's result. With it the kernel also makes, for each row and
+   * each tile of {@link tileWidth} columns, a word whose bits tell which results are not 0, and the sum of the summands.
+   */
+  readonly tiles?: string;
 }
 
 /** One member of the family of matrix products. */
@@ -30,14 +36,18 @@ export interface MatmulVariant {
   /** Where the tiles live: registers alone, workgroup memory, or lanes that share each sum. */
   readonly kind: "registers" | "workgroup" | "dot";
   readonly layout: MatmulLayout;
-  /** Element type of B; A and C are f32. 16-bit types stay packed; they need layout `mk,nk`. */
+  /** Element type of A; bf16 stays packed and needs layout `km,kn`. */
+  readonly aType: "f32" | "bf16";
+  /** Element type of B; C is f32. 16-bit types stay packed; they need layout `mk,nk`, or bf16 `km,kn`. */
   readonly bType: "f32" | "bf16" | "f16";
   /** Rows and columns of C that one invocation makes; the columns are a multiple of 4 for registers. */
   readonly tile: readonly [m: number, n: number];
   /** Invocations of a workgroup over n and over m. */
   readonly workgroup: readonly [x: number, y: number];
-  /** Load 16 bytes at a time; registers only, needs row lengths that are multiples of 4 (16-bit B: 8). */
+  /** Load 16 bytes at a time; needs row lengths that are multiples of 4 (16-bit types: 8). */
   readonly vec: boolean;
+  /** Transpose operands first, so that k is their outermost dimension: registers only, f32, sizes that are multiples of 4. */
+  readonly turns?: boolean;
   readonly epilogue: Epilogue | undefined;
 }
 
@@ -54,9 +64,34 @@ export interface MatmulCall {
     readonly spec: Epilogue;
     readonly tensors: Readonly<Record<string, Tensor>>;
     readonly values?: Readonly<Record<string, number>>;
+    /** Where tiles go, for an epilogue that makes them. */
+    readonly tiles?: {
+      /** u32 `[n_tiles, M]` */
+      readonly masks: Tensor;
+      /** f32 `[n_tiles, M]` */
+      readonly sums: Tensor;
+      /** First tile of this product. */
+      readonly tile0: number;
+    };
   };
-  /** Forces a variant; for tests and benchmarks. */
-  readonly variant?: Pick<MatmulVariant, "kind" | "tile" | "workgroup" | "vec">;
+  /** Forces a variant; one whose tiles are known beforehand, or for tests and benchmarks. */
+  readonly variant?: VariantShape;
+}
+
+/** What of a variant may be chosen freely. */
+export type VariantShape = Pick<
+  MatmulVariant,
+  "kind" | "tile" | "workgroup" | "vec" | "turns"
+>;
+
+/** Whether a variant can make the tiles of an epilogue. */
+export function makesTiles(variant: VariantShape): boolean {
+  return variant.kind === "registers" && tileWidth(variant) <= 32;
+}
+
+/** Columns of a tile of an epilogue's tiles; at most 32. */
+export function tileWidth({ tile: [, TN] }: VariantShape): number {
+  return TN;
 }
 
 type MatmulKernel = Kernel<
@@ -70,19 +105,11 @@ const kernels = new Map<string, MatmulKernel>();
  * Records C = A·B in one of three layouts, with an optional function of each element.
  * A B of layout `nk` that spans several buffers is taken window by window.
  * @throws {RangeError} If sizes do not fit, naming the tensor.
- * @throws {TypeError} If B's type does not suit the layout.
+ * @throws {TypeError} If a type does not suit the layout.
  */
 export function matmul(rec: Recorder, call: MatmulCall): void {
   const { A, B, C, layout, epilogue } = call;
-  const fits = B.dtype === "f32" ||
-    (layout === "mk,nk" && (B.dtype === "bf16" || B.dtype === "f16"));
-  if (!fits) {
-    throw new TypeError(
-      `Cannot multiply ${A} by ${B}: expected ${
-        layout === "mk,nk" ? "f32, bf16 or f16" : `f32 in layout ${layout}`
-      }: got ${B.dtype}`,
-    );
-  }
+  checkTypes(call);
   const nColumns = B.shape[layout === "mk,nk" ? 0 : 1];
   if (C.shape[1] !== nColumns) {
     throw new RangeError(
@@ -93,48 +120,118 @@ export function matmul(rec: Recorder, call: MatmulCall): void {
   const K = A.shape[layout === "km,kn" ? 0 : 1]!;
   for (const { tensor: part, start } of B.windows()) {
     const N = part.shape[layout === "mk,nk" ? 0 : 1]!;
-    const bType = B.dtype as MatmulVariant["bType"];
     const shape = call.variant ??
-      chooseVariant(rec.gpu.isSoftware, layout, bType, M, N, K);
+      resolveVariant(rec.gpu, {
+        layout,
+        aType: A.dtype,
+        bType: B.dtype,
+        M,
+        N,
+        K,
+      });
+    const operands = shape.turns && layout !== "km,kn"
+      ? turned(rec, layout, A, part)
+      : { layout, A, B: part };
     const variant: MatmulVariant = {
       ...shape,
-      layout,
-      bType,
+      layout: operands.layout,
+      aType: A.dtype as MatmulVariant["aType"],
+      bType: B.dtype as MatmulVariant["bType"],
       epilogue: epilogue?.spec,
     };
-    matmulKernel(variant).run(rec, { A, B: part, C, ...epilogue?.tensors }, {
+    const { tiles } = epilogue ?? {};
+    matmulKernel(variant).run(rec, {
+      A: operands.A,
+      B: operands.B,
+      C,
+      ...epilogue?.tensors,
+      ...(tiles && { tile_masks: tiles.masks, tile_sums: tiles.sums }),
+    }, {
       c_col: start,
       M,
       N,
       K,
+      ...(tiles && { tile0: tiles.tile0 }),
       ...epilogue?.values,
     });
   }
 }
 
+/** Types that a layout takes, for errors. */
+function checkTypes({ A, B, layout }: MatmulCall): void {
+  const isRows = layout === "mk,nk";
+  const isColumns = layout === "km,kn";
+  const fitsA = A.dtype === "f32" || (isColumns && A.dtype === "bf16");
+  const fitsB = B.dtype === "f32" ||
+    (B.dtype === "bf16" && !(layout === "mk,kn")) ||
+    (B.dtype === "f16" && isRows);
+  if (fitsA && fitsB) return;
+  const expected = isRows
+    ? "f32 by f32, bf16 or f16"
+    : isColumns
+    ? "f32 or bf16"
+    : "f32";
+  throw new TypeError(
+    `Cannot multiply ${A} by ${B}: expected ${expected} in layout ${layout}: got ${A.dtype} by ${B.dtype}`,
+  );
+}
+
+/** The operands with k as their outermost dimension, in memory for the moment. */
+function turned(
+  rec: Recorder,
+  layout: MatmulLayout,
+  A: Tensor,
+  B: Tensor,
+): Pick<MatmulCall, "layout" | "A" | "B"> {
+  const turn1 = (label: string, x: Tensor): Tensor => {
+    const [rows, columns] = x.shape as [number, number];
+    const y = rec.scratch(label, "f32", [columns, rows]);
+    turn.run(rec, { x, y });
+    return y;
+  };
+  return {
+    layout: "km,kn",
+    A: turn1("turned A", A),
+    B: layout === "mk,nk" ? turn1("turned B", B) : B,
+  };
+}
+
+/** A product's types and sizes. */
+export interface MatmulShape {
+  readonly layout: MatmulLayout;
+  readonly aType: Tensor["dtype"];
+  readonly bType: Tensor["dtype"];
+  readonly M: number;
+  readonly N: number;
+  readonly K: number;
+}
+
+/** The variant that {@link matmul} takes where none is forced. */
+export function resolveVariant(
+  gpu: Recorder["gpu"],
+  shape: MatmulShape,
+): VariantShape {
+  return chooseVariant(gpu.isSoftware, shape);
+}
+
 /** The tile to use where none was measured: big register tiles on software drivers, shared tiles on graphics cards. */
 function chooseVariant(
   isSoftware: boolean,
-  layout: MatmulLayout,
-  bType: MatmulVariant["bType"],
-  M: number,
-  N: number,
-  K: number,
-): Pick<MatmulVariant, "kind" | "tile" | "workgroup" | "vec"> {
+  { layout, aType, bType, M, N, K }: MatmulShape,
+): VariantShape {
   if (!isSoftware) {
     if (M <= 4 && layout === "mk,nk") {
       return { kind: "dot", tile: [M, 4], workgroup: [64, 1], vec: false };
     }
     return { kind: "workgroup", tile: [4, 4], workgroup: [16, 16], vec: false };
   }
-  const aVec = (layout === "km,kn" ? M : K) % 4 === 0;
-  const bVec = layout === "mk,nk"
-    ? K % (bType === "f32" ? 4 : 8) === 0
-    : N % 4 === 0;
+  const perLoad = (type: Tensor["dtype"]): number => type === "f32" ? 4 : 8;
+  const aVec = (layout === "km,kn" ? M : K) % perLoad(aType) === 0;
+  const bVec = (layout === "mk,nk" ? K : N) % perLoad(bType) === 0;
   const vec = aVec && bVec;
   if (M < 12 || N < 64) {
     const m = Math.max(
-      layout === "km,kn" ? 4 : 1,
+      layout === "km,kn" ? perLoad(aType) : 1,
       Math.min(16, 2 ** Math.ceil(Math.log2(M))),
     );
     return {
@@ -146,15 +243,42 @@ function chooseVariant(
   }
   // Eight lanes of 12 or of 16 columns, whichever leaves fewer of them idle past the last column.
   const idle = (tn: number) => Math.ceil(N / (8 * tn)) * 8 * tn - N;
-  const n = idle(12) < idle(16) ? 12 : 16;
-  const m = layout === "mk,nk" ? 8 : layout === "mk,kn" ? 12 : n;
+  const n = bType === "f32" && idle(12) < idle(16) ? 12 : 16;
+  const isLarge = M >= 96 && N >= 96 && K >= 64 && aType === "f32" &&
+    bType === "f32" && [M, N, K].every((size) => size % 4 === 0);
+  if (layout !== "km,kn" && isLarge) {
+    return {
+      kind: "registers",
+      tile: [24, n],
+      workgroup: [8, 1],
+      vec: true,
+      turns: true,
+    };
+  }
+  const m = layout === "mk,nk"
+    ? 8
+    : layout === "mk,kn"
+    ? 12
+    : isLarge
+    ? 24
+    : 16;
   return { kind: "registers", tile: [m, n], workgroup: [8, 1], vec };
 }
 
 /** The kernel of a variant; made on first use. */
 function matmulKernel(variant: MatmulVariant): MatmulKernel {
-  const { kind, layout, bType, tile, workgroup, vec, epilogue } = variant;
-  const key = [kind, layout, bType, tile, workgroup, vec, epilogue?.name].join(
+  const { kind, layout, aType, bType, tile, workgroup, vec, epilogue } =
+    variant;
+  const key = [
+    kind,
+    layout,
+    aType,
+    bType,
+    tile,
+    workgroup,
+    vec,
+    epilogue?.name,
+  ].join(
     " ",
   );
   let kernel = kernels.get(key);
@@ -166,21 +290,40 @@ function matmulKernel(variant: MatmulVariant): MatmulKernel {
 }
 
 function defineMatmul(variant: MatmulVariant): MatmulKernel {
-  const { kind, layout, bType, tile: [TM, TN], workgroup: [wx, wy], epilogue } =
-    variant;
+  const { kind, layout, aType, bType, epilogue } = variant;
+  const { tile: [TM, TN], workgroup: [wx, wy] } = variant;
   const [a, b] = layout.split(",") as [string, string];
   const dims = (letters: string) => [...letters.toUpperCase()];
   const perX = kind === "dot" ? TN : TN * wx;
   const perY = kind === "dot" ? TM : TM * wy;
   return defineKernel({
-    name: ["matmul", kind, a, b, bType, ...(epilogue ? [epilogue.name] : [])]
-      .join("_"),
+    name: [
+      "matmul",
+      kind,
+      a,
+      b,
+      ...(aType === "f32" ? [] : [aType]),
+      bType,
+      ...(epilogue ? [epilogue.name] : []),
+    ].join("_"),
     wgsl: matmulWgsl(variant),
     bindings: {
-      A: { access: "read", dtype: "f32", shape: dims(a) },
+      A: { access: "read", dtype: aType, shape: dims(a) },
       B: { access: "read", dtype: bType, shape: dims(b) },
       C: { access: "read_write", dtype: "f32", shape: ["M", "ldc"] },
       ...epilogue?.bindings,
+      ...(epilogue?.tiles && {
+        tile_masks: {
+          access: "read_write",
+          dtype: "u32",
+          shape: ["n_tiles", "M"],
+        },
+        tile_sums: {
+          access: "read_write",
+          dtype: "f32",
+          shape: ["n_tiles", "M"],
+        },
+      }),
     } as Readonly<Record<string, BindingSpec>>,
     uniforms: {
       M: "u32",
@@ -188,6 +331,7 @@ function defineMatmul(variant: MatmulVariant): MatmulKernel {
       K: "u32",
       ldc: "u32",
       c_col: "u32",
+      ...(epilogue?.tiles && { tile0: "u32" }),
       ...Object.fromEntries(
         (epilogue?.uniforms ?? []).map((name) => [name, "f32" as const]),
       ),

@@ -10,7 +10,8 @@ import { lines, range, store, unpackOne } from "./matmul_text.ts";
  * fast where an invocation is a SIMD lane and loads are dear (software drivers).
  */
 export function registersBody(variant: MatmulVariant): string {
-  const { layout, tile: [TM, TN], workgroup: [wx, wy], vec, bType } = variant;
+  const { layout, tile: [TM, TN], workgroup: [wx, wy], vec } = variant;
+  const { aType, bType, epilogue } = variant;
   const aRows = layout.startsWith("mk");
   const bRows = layout.endsWith("nk");
   // k advances by one 16-byte load of the operand whose rows run over k.
@@ -20,10 +21,10 @@ export function registersBody(variant: MatmulVariant): string {
   );
   const a = aRows
     ? rowLoads("A", "m", TM, step, vec, "f32")
-    : columnLoads("A", "m", TM, step, vec);
+    : columnLoads("A", "m", TM, step, vec, aType);
   const b = bRows
     ? rowLoads("B", "n", TN, step, vec, bType)
-    : columnLoads("B", "n", TN, step, vec);
+    : columnLoads("B", "n", TN, step, vec, bType);
   return lines([
     `@compute @workgroup_size(${wx}, ${wy})`,
     `fn main(@builtin(global_invocation_id) id: vec3<u32>) {`,
@@ -48,6 +49,7 @@ export function registersBody(variant: MatmulVariant): string {
     `}`,
     ...range(TM).flatMap((i) => [
       `if (m0 + ${i}u < u.M) {`,
+      ...(epilogue?.tiles ? [`var mask = 0u; var sum = 0.0;`] : []),
       ...range(TN).map((j) =>
         `if (n0 + ${j}u < u.N) { ${
           store(
@@ -56,12 +58,23 @@ export function registersBody(variant: MatmulVariant): string {
             `n0 + ${j}u`,
             `s${i}_${j >> 2}[${j & 3}]`,
           )
-        } }`
+        } ${epilogue?.tiles ? addToTile(j) : ""} }`
       ),
+      ...(epilogue?.tiles
+        ? [
+          `let tile = (u.tile0 + id.x) * u.M + m0 + ${i}u;`,
+          `tile_masks[tile] = mask; tile_sums[tile] = sum;`,
+        ]
+        : []),
       `}`,
     ]),
     `}`,
   ]);
+}
+
+/** Adds the result that was just stored to its row's tile, as column j. */
+function addToTile(j: number): string {
+  return `mask |= u32(bitcast<u32>(result) != 0u) << ${j}u; sum += summand(result, u.c_col + n0 + ${j}u);`;
 }
 
 interface Loads {
@@ -110,30 +123,34 @@ function rowLoads(
   return { bases, loads, at: (i, kk) => `${v}${i}_${kk >> 2}[${kk & 3}]` };
 }
 
-/** Two vec4 of floats, named `${to}0` and `${to}1`, from a vec4 of packed pairs. */
+/** Two vec4 of floats, named `to` with the numbers from `first` on, from a vec4 of packed pairs. */
 function unpackEight(
   type: "bf16" | "f16" | "f32",
   from: string,
   to: string,
+  first = 0,
 ): string[] {
   return [0, 1].map((h) => {
     const [x, y] = [`${from}[${2 * h}]`, `${from}[${2 * h + 1}]`];
     if (type === "f16") {
-      return `let ${to}${h} = vec4<f32>(unpack2x16float(${x}), unpack2x16float(${y}));`;
+      return `let ${to}${
+        first + h
+      } = vec4<f32>(unpack2x16float(${x}), unpack2x16float(${y}));`;
     }
     const pair = (word: string) =>
       `bitcast<f32>(${word} << 16u), bitcast<f32>(${word} & 0xffff0000u)`;
-    return `let ${to}${h} = vec4<f32>(${pair(x)}, ${pair(y)});`;
+    return `let ${to}${first + h} = vec4<f32>(${pair(x)}, ${pair(y)});`;
   });
 }
 
-/** Loads of an f32 operand whose rows run over m or n, k outermost. */
+/** Loads of an operand whose rows run over m or n, k outermost. */
 function columnLoads(
   name: "A" | "B",
   letter: "m" | "n",
   tile: number,
   step: number,
   vec: boolean,
+  type: MatmulVariant["bType"],
 ): Loads {
   const size = letter === "m" ? "u.M" : "u.N";
   const v = name.toLowerCase();
@@ -141,18 +158,31 @@ function columnLoads(
     const bases = range(tile).map((i) =>
       `let ${v}c${i} = min(${letter}0 + ${i}u, ${size} - 1u);`
     );
-    const loads = range(tile).map((i) =>
-      `let ${v}${i} = ${name}[k * ${size} + ${v}c${i}];`
-    );
+    const loads = range(tile).map((i) => {
+      const index = `k * ${size} + ${v}c${i}`;
+      return `let ${v}${i} = ${
+        name === "A" && type === "f32"
+          ? `A[${index}]`
+          : unpackOne(type, index, name)
+      };`;
+    });
     return { bases, loads, at: (i) => `${v}${i}` };
   }
-  const bases = range(tile / 4).map((q) =>
-    `let ${v}c${q} = min(${letter}0 + ${4 * q}u, ${size} - 4u);`
+  const perLoad = type === "f32" ? 4 : 8;
+  const bases = range(tile / perLoad).map((q) =>
+    `let ${v}c${q} = min(${letter}0 + ${perLoad * q}u, ${size} - ${perLoad}u);`
   );
   const loads = range(step).flatMap((kk) =>
-    range(tile / 4).map((q) =>
-      `let ${v}${kk}_${q} = ${name}[((k + ${kk}u) * ${size} + ${v}c${q}) / 4u];`
-    )
+    range(tile / perLoad).flatMap((q) => {
+      const load =
+        `${name}[((k + ${kk}u) * ${size} + ${v}c${q}) / ${perLoad}u]`;
+      if (type === "f32") return [`let ${v}${kk}_${q} = ${load};`];
+      const words = `${v}${kk}_${q}p`;
+      return [
+        `let ${words} = ${load};`,
+        ...unpackEight(type, words, `${v}${kk}_`, 2 * q),
+      ];
+    })
   );
   return { bases, loads, at: (i, kk) => `${v}${kk}_${i >> 2}[${i & 3}]` };
 }

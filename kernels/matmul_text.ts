@@ -9,16 +9,17 @@ export const range = (n: number): number[] => [...Array(n).keys()];
 /** Rows of text as one text. */
 export const lines = (rows: Iterable<string>): string => [...rows].join("\n");
 
-/** Unpacks the element at `index` of a scalar-addressed B. */
+/** Unpacks the element at `index` of a scalar-addressed operand. */
 export function unpackOne(
   bType: MatmulVariant["bType"],
   index: string,
+  name = "B",
 ): string {
-  if (bType === "f32") return `B[${index}]`;
+  if (bType === "f32") return `${name}[${index}]`;
   if (bType === "bf16") {
-    return `bitcast<f32>((B[(${index}) >> 1u] >> (16u * ((${index}) & 1u))) << 16u)`;
+    return `bitcast<f32>((${name}[(${index}) >> 1u] >> (16u * ((${index}) & 1u))) << 16u)`;
   }
-  return `unpack2x16float(B[(${index}) >> 1u])[(${index}) & 1u]`;
+  return `unpack2x16float(${name}[(${index}) >> 1u])[(${index}) & 1u]`;
 }
 
 /** Stores an element of C at row m and column n, after the epilogue. */
@@ -32,5 +33,7 @@ export function store(
   const result = variant.epilogue
     ? `epilogue(${value}, ${m}, u.c_col + (${n}), ${at})`
     : value;
-  return `C[${at}] = ${result};`;
+  return variant.epilogue?.tiles
+    ? `let result = ${result}; C[${at}] = result;`
+    : `C[${at}] = ${result};`;
 }

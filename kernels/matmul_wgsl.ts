@@ -15,32 +15,46 @@ export function matmulWgsl(variant: MatmulVariant): string {
     workgroup: workgroupBody,
     dot: dotBody,
   }[variant.kind](variant);
-  return [header(variant), body, variant.epilogue?.wgsl ?? ""].join("\n");
+  const { epilogue } = variant;
+  return [header(variant), body, epilogue?.wgsl ?? "", epilogue?.tiles ?? ""]
+    .join("\n");
 }
 
-function header({ layout, kind, bType, vec, epilogue }: MatmulVariant): string {
+function header(
+  { layout, kind, aType, bType, vec, epilogue }: MatmulVariant,
+): string {
   const [a, b] = layout.split(",");
-  const wide = vec && kind === "registers";
-  const aType = wide ? "vec4<f32>" : "f32";
-  const bWord = bType === "f32" ? "f32" : "u32";
+  const wide = vec && kind !== "dot";
+  const word = (type: string) => (type === "f32" ? "f32" : "u32");
+  const array = (type: string) => wide ? `vec4<${word(type)}>` : word(type);
   const extra = Object.keys(epilogue?.bindings ?? {});
   const element = (dtype: unknown) => (dtype === "u32" ? "u32" : "f32");
+  const after = extra.length + 3;
   return lines([
-    `// C[m, c_col + n] = epilogue(sum_k A[m, k] * B[k, n]);  A is stored ${a}, B ${b} (${bType}), C [M, ldc].`,
-    `@group(0) @binding(0) var<storage, read> A: array<${aType}>;`,
-    `@group(0) @binding(1) var<storage, read> B: array<${
-      wide ? `vec4<${bWord}>` : bWord
-    }>;`,
+    `// C[m, c_col + n] = epilogue(sum_k A[m, k] * B[k, n]);  A is stored ${a} (${aType}), B ${b} (${bType}), C [M, ldc].`,
+    `@group(0) @binding(0) var<storage, read> A: array<${array(aType)}>;`,
+    `@group(0) @binding(1) var<storage, read> B: array<${array(bType)}>;`,
     `@group(0) @binding(2) var<storage, read_write> C: array<f32>;`,
     ...extra.map((name, i) =>
       `@group(0) @binding(${i + 3}) var<storage, read> ${name}: array<${
         element(epilogue?.bindings[name]?.dtype)
       }>;`
     ),
+    ...(epilogue?.tiles
+      ? [
+        `@group(0) @binding(${after}) var<storage, read_write> tile_masks: array<u32>;`,
+        `@group(0) @binding(${
+          after + 1
+        }) var<storage, read_write> tile_sums: array<f32>;`,
+      ]
+      : []),
     `struct Uniforms {`,
     `  M: u32, N: u32, K: u32, ldc: u32, c_col: u32,`,
+    ...(epilogue?.tiles ? [`  tile0: u32,`] : []),
     ...(epilogue?.uniforms ?? []).map((name) => `  ${name}: f32,`),
     `}`,
-    `@group(0) @binding(${extra.length + 3}) var<uniform> u: Uniforms;`,
+    `@group(0) @binding(${
+      after + (epilogue?.tiles ? 2 : 0)
+    }) var<uniform> u: Uniforms;`,
   ]);
 }

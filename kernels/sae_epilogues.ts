@@ -34,6 +34,26 @@ fn epilogue(value: f32, m: u32, col: u32, at: u32) -> f32 {
 }`,
 };
 
+/** {@link ENCODE} that marks its entries and adds up acts·‖W_dec_i‖ on the way. */
+export const ENCODE_TILES: Epilogue = {
+  name: "sae_encode_tiles",
+  bindings: {
+    ...ENCODE.bindings,
+    norms: { access: "read", dtype: "f32", shape: ["ldc"] },
+  },
+  uniforms: [],
+  wgsl: ENCODE.wgsl,
+  tiles:
+    `fn summand(value: f32, col: u32) -> f32 { return value * norms[col]; }`,
+};
+
+/** {@link ENCODE_JUMPRELU} that marks its entries and counts what is above the threshold on the way. */
+export const ENCODE_JUMPRELU_TILES: Epilogue = {
+  ...ENCODE_JUMPRELU,
+  name: "sae_encode_jumprelu_tiles",
+  tiles: `fn summand(value: f32, col: u32) -> f32 { return f32(value > 0.0); }`,
+};
+
 /** x̂ = acts·W_dec + b_dec, for the first window of features. */
 export const DECODE: Epilogue = {
   name: "sae_decode",

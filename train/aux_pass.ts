@@ -14,7 +14,6 @@ import { saeDeadTiles } from "../kernels/sae_dead_tiles.ts";
 import { selectTopK } from "../kernels/sae_topk.ts";
 import { scaleBy } from "../kernels/scale_by.ts";
 import { squareParts, sumSquares } from "../kernels/sum_squares.ts";
-import { TILE } from "./entry_lists.ts";
 import {
   choosePath,
   decodeEntries,
@@ -50,7 +49,7 @@ export function selectAux(
       waited: marks[w]!,
       tile_masks: lists.tileMasks,
       tile_sums: lists.tileSums,
-    }, { width: TILE, tile0, dead_after: deadAfter });
+    }, { width: lists.tile, tile0, dead_after: deadAfter });
   }
   // Its counts are no metric: they go where squares come later.
   choosePath(rec, lists, squares, 0, Infinity);

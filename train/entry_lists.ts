@@ -6,8 +6,8 @@ import type { FeatureWindow } from "../core/sae.ts";
 import { Gate, type Gpu, type Tensor } from "../gpu/mod.ts";
 import { featureBlocks } from "../kernels/sae_feature_runs.ts";
 
-/** Features of a tile: as many as a word has bits. */
-export const TILE = 32;
+/** Most features of a tile: as many as a word has bits. */
+export const LARGEST_TILE = 32;
 
 /** Branches of a step; the GPU takes one of them by the number of entries. */
 export const DENSE = 0;
@@ -31,6 +31,8 @@ export interface ListWindow extends FeatureWindow {
 export class EntryLists implements Disposable {
   /** Most entries there is room for. */
   readonly capacity: number;
+  /** Features of a tile. */
+  readonly tile: number;
   /** The windows, with their tiles. */
   readonly windows: readonly ListWindow[];
   /** u32 `[n_tiles, B]`: which features of a tile have an entry in a row. */
@@ -56,10 +58,11 @@ export class EntryLists implements Disposable {
   /** Takes the memory; `capacity` is a multiple of 4. */
   constructor(
     gpu: Gpu,
-    { batch, windows, capacity }: {
+    { batch, windows, capacity, tile }: {
       readonly batch: number;
       readonly windows: readonly FeatureWindow[];
       readonly capacity: number;
+      readonly tile: number;
     },
   ) {
     using owned = new DisposableStack();
@@ -69,7 +72,8 @@ export class EntryLists implements Disposable {
       dtype: "u32" | "f32" = "u32",
     ): Tensor => owned.use(gpu.tensor(label, dtype, shape));
     this.capacity = capacity;
-    this.windows = listWindows(windows);
+    this.tile = tile;
+    this.windows = listWindows(windows, tile);
     const nTiles = this.windows.at(-1)!.tile1;
     this.tileMasks = own("tile_masks", [nTiles, batch]);
     this.tileSums = own("tile_sums", [nTiles, batch], "f32");
@@ -121,7 +125,7 @@ export class EntrySort implements Disposable {
       shape: readonly number[],
       dtype: "u32" | "f32" = "u32",
     ): Tensor => owned.use(gpu.tensor(label, dtype, shape));
-    const last = listWindows(windows).at(-1)!;
+    const last = listWindows(windows, LARGEST_TILE).at(-1)!;
     this.dacts = own("dacts", [capacity], "f32");
     this.bitmap = own("bitmap", [d_sae, Math.ceil(batch / 32)]);
     this.runs = own("runs", [d_sae, 2]);
@@ -138,10 +142,13 @@ export class EntrySort implements Disposable {
   }
 }
 
-function listWindows(windows: readonly FeatureWindow[]): ListWindow[] {
+function listWindows(
+  windows: readonly FeatureWindow[],
+  tile: number,
+): ListWindow[] {
   let [tile0, block0] = [0, 0];
   return windows.map(({ start, end }) => {
-    const tile1 = tile0 + Math.ceil((end - start) / TILE);
+    const tile1 = tile0 + Math.ceil((end - start) / tile);
     const window = { start, end, tile0, tile1, block0 };
     tile0 = tile1;
     block0 += featureBlocks(end - start);

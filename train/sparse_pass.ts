@@ -19,7 +19,7 @@ import { saeMarkEntries } from "../kernels/sae_mark_entries.ts";
 import { saePath } from "../kernels/sae_path.ts";
 import { saeRows } from "../kernels/sae_rows.ts";
 import { saeSortEntries } from "../kernels/sae_sort_entries.ts";
-import { type EntryLists, SPARSE, TILE } from "./entry_lists.ts";
+import { type EntryLists, SPARSE } from "./entry_lists.ts";
 import type { TrainingTensors } from "./training_tensors.ts";
 
 /** Invocations of a workgroup that share a row: few on software drivers, where they are lanes of a SIMD register. */
@@ -69,7 +69,7 @@ export function gatherEntries(
         row_start: lists.rowStart,
         entries: lists.entries,
         entry_rows: lists.entryRows,
-      }, { width: TILE, tile0, start });
+      }, { width: lists.tile, tile0, start });
     }
   });
 }

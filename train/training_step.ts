@@ -14,7 +14,12 @@ import { adamRows } from "../kernels/adam_rows.ts";
 import { columnSums } from "../kernels/column_sums.ts";
 import { matmul } from "../kernels/matmul.ts";
 import { rowNorms } from "../kernels/row_norms.ts";
-import { ENCODE, ENCODE_JUMPRELU } from "../kernels/sae_epilogues.ts";
+import {
+  ENCODE,
+  ENCODE_JUMPRELU,
+  ENCODE_JUMPRELU_TILES,
+  ENCODE_TILES,
+} from "../kernels/sae_epilogues.ts";
 import { saeCountDead } from "../kernels/sae_count_dead.ts";
 import { rowParts } from "../kernels/sae_rows.ts";
 import { saeSmallestKept } from "../kernels/sae_smallest_kept.ts";
@@ -26,7 +31,6 @@ import { squareParts, sumSquares } from "../kernels/sum_squares.ts";
 import { sumRowSquares } from "../kernels/sum_row_squares.ts";
 import { auxBackward, selectAux } from "./aux_pass.ts";
 import { decodeDense, denseBackward } from "./dense_pass.ts";
-import { TILE } from "./entry_lists.ts";
 import type { StepValues } from "./schedule.ts";
 import {
   choosePath,
@@ -170,31 +174,45 @@ function beginStep(rec: Recorder, tensors: TrainingTensors): void {
   }
 }
 
-/** acts of all windows. */
+/** acts of all windows, and their tiles where the encoder makes them. */
 function encode(
   rec: Recorder,
-  { parameters, windows, x, acts, thresholds }: TrainingTensors,
+  tensors: TrainingTensors,
   { bandwidth }: FullTrainerConfig,
 ): void {
-  for (const [w, window] of windows.entries()) {
-    const b_enc = windowOf(parameters.b_enc.W, window);
+  const { parameters, x, acts, thresholds, lists, encoder } = tensors;
+  for (const [w, window] of lists.windows.entries()) {
+    const at = (tensor: Tensor): Tensor => windowOf(tensor, window);
+    const b_enc = at(parameters.b_enc.W);
+    const { hasTiles, variant } = encoder;
+    const { tile0 } = window;
+    const tiles = { masks: lists.tileMasks, sums: lists.tileSums, tile0 };
     matmul(rec, {
       layout: "mk,nk",
       A: x,
-      B: windowOf(parameters.W_enc.W, window),
+      B: at(parameters.W_enc.W),
       C: acts[w]!,
-      epilogue: thresholds
-        ? {
-          spec: ENCODE_JUMPRELU,
-          tensors: { b_enc, thresholds: windowOf(thresholds, window) },
-          values: { half_band: bandwidth / 2 },
-        }
-        : { spec: ENCODE, tensors: { b_enc } },
+      variant,
+      epilogue: {
+        ...(thresholds
+          ? {
+            spec: hasTiles ? ENCODE_JUMPRELU_TILES : ENCODE_JUMPRELU,
+            tensors: { b_enc, thresholds: at(thresholds) },
+            values: { half_band: bandwidth / 2 },
+          }
+          : hasTiles
+          ? {
+            spec: ENCODE_TILES,
+            tensors: { b_enc, norms: at(tensors.norms) },
+          }
+          : { spec: ENCODE, tensors: { b_enc } }),
+        ...(hasTiles && { tiles }),
+      },
     });
   }
 }
 
-/** Keeps the largest activations, where the architecture does, and marks the entries of every tile. */
+/** Keeps the largest activations, where the architecture does, and marks the entries of every tile, where the encoder has not. */
 function select(
   rec: Recorder,
   tensors: TrainingTensors,
@@ -207,6 +225,7 @@ function select(
     });
     for (const window of acts) keepTopK(rec, window, selection);
   }
+  if (tensors.encoder.hasTiles) return;
   for (const [w, window] of lists.windows.entries()) {
     saeTiles.run(rec, {
       acts: acts[w]!,
@@ -214,7 +233,7 @@ function select(
       tile_masks: lists.tileMasks,
       tile_sums: lists.tileSums,
     }, {
-      width: TILE,
+      width: lists.tile,
       tile0: window.tile0,
       counts: Number(architecture === "jumprelu"),
     });

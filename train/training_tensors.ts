@@ -5,6 +5,12 @@
 import { type Dtype, elementCount, type Gpu, type Tensor } from "../gpu/mod.ts";
 import { type FeatureWindow, featureWindows } from "../core/sae.ts";
 import { Q8_BLOCK } from "../kernels/adam_q8.ts";
+import {
+  makesTiles,
+  resolveVariant,
+  tileWidth,
+  type VariantShape,
+} from "../kernels/matmul.ts";
 import { rowParts } from "../kernels/sae_rows.ts";
 import { STATUS_WORDS } from "../kernels/sae_step_status.ts";
 import {
@@ -13,7 +19,7 @@ import {
   topKTensors,
 } from "../kernels/sae_topk.ts";
 import { squareParts } from "../kernels/sum_squares.ts";
-import { EntryLists, EntrySort } from "./entry_lists.ts";
+import { EntryLists, EntrySort, LARGEST_TILE } from "./entry_lists.ts";
 import type { SaeParams } from "./init.ts";
 import type { SaeRecipe } from "./recipe.ts";
 
@@ -49,6 +55,9 @@ export interface TrainerConfig extends
 
 /** A config with every field. */
 export type FullTrainerConfig = Required<TrainerConfig>;
+
+/** Features of the tiles that the encoder makes, at least; for plans. */
+const SMALLEST_TILE = 16;
 
 /** Share of all activations up to which the sparse path is taken where nothing was measured. */
 const SPARSE_SHARE = 1 / 16;
@@ -151,7 +160,7 @@ export function trainingMemory(
   const moments = config.moments === "f32"
     ? 8 * n
     : 8 * (n - large) + large * (2 + 8 / Q8_BLOCK);
-  const tiles = 12 * batch * Math.ceil(d_sae / 32);
+  const tiles = 12 * batch * Math.ceil(d_sae / SMALLEST_TILE);
   return [
     { what: "weights", bytes: 4 * n },
     { what: "gradients", bytes: 4 * n },
@@ -228,6 +237,11 @@ export class TrainingTensors implements Disposable {
   readonly tokensSinceFired: Tensor;
   /** u32 `[1]`: features that count as dead, where they were counted. */
   readonly dead: Tensor;
+  /** How the encoder's product is made, and whether it marks entries on the way. */
+  readonly encoder: {
+    readonly variant: VariantShape;
+    readonly hasTiles: boolean;
+  };
   /** Entries of the batch. */
   readonly lists: EntryLists;
   /** Where entries are sorted by feature. */
@@ -290,11 +304,25 @@ export class TrainingTensors implements Disposable {
       gpu.limits.maxStorageBufferBindingSize,
     );
     const auxCapacity = batch * Math.ceil(auxK / 4 + 1) * 4;
-    const lists = (capacity: number): EntryLists =>
+    const variant = resolveVariant(gpu, {
+      layout: "mk,nk",
+      aType: "f32",
+      bType: "f32",
+      M: batch,
+      N: sizes[0]!,
+      K: d_model,
+    });
+    // What a selection takes away is no entry: then tiles come after it.
+    const hasTiles = !isTopK(architecture) && makesTiles(variant);
+    this.encoder = { variant, hasTiles };
+    const lists = (capacity: number, tile: number): EntryLists =>
       owned.use(
-        new EntryLists(gpu, { batch, windows: this.windows, capacity }),
+        new EntryLists(gpu, { batch, windows: this.windows, capacity, tile }),
       );
-    this.lists = lists(config.sparseEntries === 0 ? 4 : capacity);
+    this.lists = lists(
+      config.sparseEntries === 0 ? 4 : capacity,
+      hasTiles ? tileWidth(variant) : LARGEST_TILE,
+    );
     this.sort = owned.use(
       new EntrySort(gpu, {
         batch,
@@ -309,7 +337,7 @@ export class TrainingTensors implements Disposable {
     this.smallestKept = own("smallest_kept", [1]);
     this.auxValues = own("aux", [4]);
     this.aux = auxK === 0 ? undefined : {
-      lists: lists(auxCapacity),
+      lists: lists(auxCapacity, LARGEST_TILE),
       selection: selection(auxK, false),
       u: own("u", [batch, d_model]),
       mean: own("err_mean", [d_model]),

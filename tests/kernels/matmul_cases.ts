@@ -46,8 +46,8 @@ export interface Case {
   readonly label: string;
 }
 
-/** B as it is stored, and the numbers that this means. */
-function storeB(bType: BType, values: Float32Array<ArrayBuffer>) {
+/** An operand as it is stored, and the numbers that this means. */
+function storeAs(bType: BType, values: Float32Array<ArrayBuffer>) {
   if (bType === "f32") return { stored: values, rounded: values };
   if (bType === "bf16") {
     const stored = f32ToBf16(values);
@@ -66,11 +66,17 @@ export function drawCase(
   bType: BType,
   size: Size,
   variant?: Variant,
+  aType: "f32" | "bf16" = "f32",
 ): Case {
   const [M, N, K] = size;
-  const a = draw(M * K);
-  const { stored, rounded } = storeB(bType, draw(N * K));
-  const { C: want, largestSum } = matmulReference(layout, a, rounded, size);
+  const a = storeAs(aType, draw(M * K));
+  const b = storeAs(bType, draw(N * K));
+  const { C: want, largestSum } = matmulReference(
+    layout,
+    a.rounded,
+    b.rounded,
+    size,
+  );
   const upload = (
     name: string,
     dtype: BType,
@@ -79,14 +85,19 @@ export function drawCase(
   ) => owned.use(gpu.upload(name, dtype, shape, values));
   const call: MatmulCall = {
     layout,
-    A: upload("A", "f32", layout.startsWith("mk") ? [M, K] : [K, M], a),
-    B: upload("B", bType, layout.endsWith("nk") ? [N, K] : [K, N], stored),
+    A: upload("A", aType, layout.startsWith("mk") ? [M, K] : [K, M], a.stored),
+    B: upload("B", bType, layout.endsWith("nk") ? [N, K] : [K, N], b.stored),
     C: upload("C", "f32", [M, N], poison(M * N)),
     ...(variant && { variant }),
   };
   // K products are added one after the other, each sum rounded.
   const atol = (K + 1) * 2 ** -24 * largestSum;
-  return { call, want, atol, label: `C (${layout}, ${bType}, ${size})` };
+  return {
+    call,
+    want,
+    atol,
+    label: `C (${layout}, ${aType}, ${bType}, ${size})`,
+  };
 }
 
 /** Runs the products in one submit and compares each. */
