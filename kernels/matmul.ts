@@ -18,15 +18,22 @@ export type MatmulLayout = "mk,nk" | "mk,kn" | "km,kn";
 export interface Epilogue {
   /** Part of the kernel's name. */
   readonly name: string;
-  /** `fn epilogue(value: f32, m: u32, col: u32, at: u32) -> f32`; `col` is the column of C, `at` the element's index in it. */
+  /**
+   * `fn epilogue(value: f32, e: vec2<f32>, c: vec2<f32>, m: u32) -> f32`: an element of A·B, what `elements` and
+   * `columns` hold there, and the row.
+   */
   readonly wgsl: string;
-  /** Storage buffers that the function reads; its dimensions may be M, N, K and ldc (columns of C). */
+  /** Up to two f32 bindings `[M, ldc]`, or C for what C holds, that are loaded with each element. */
+  readonly elements?: readonly string[];
+  /** Up to two f32 bindings `[ldc]` that are loaded with each column. */
+  readonly columns?: readonly string[];
+  /** All storage buffers that the function reads; their dimensions may be M, N, K and ldc (columns of C). */
   readonly bindings: Readonly<Record<string, BindingSpec>>;
   /** f32 uniforms that the function reads as `u.NAME`. */
   readonly uniforms: readonly string[];
   /**
-   * `fn summand(value: f32, col: u32) -> f32` of the function's result. With it the kernel also makes, for each row and
-   * each tile of {@link tileWidth} columns, a word whose bits tell which results are not 0, and the sum of the summands.
+   * `fn summand(value: f32, c: vec2<f32>) -> f32` of the function's result. With it the kernel also makes, for each row
+   * and each tile of {@link tileWidth} columns, a word whose bits tell which results are not 0, and the sum of the summands.
    */
   readonly tiles?: string;
 }
@@ -48,6 +55,8 @@ export interface MatmulVariant {
   readonly vec: boolean;
   /** Transpose operands first, so that k is their outermost dimension: registers only, f32, sizes that are multiples of 4. */
   readonly turns?: boolean;
+  /** Store 16 bytes at a time, and load what the epilogue wants so: registers only, sizes of C that are multiples of 4. */
+  readonly vecC: boolean;
   readonly epilogue: Epilogue | undefined;
 }
 
@@ -137,6 +146,8 @@ export function matmul(rec: Recorder, call: MatmulCall): void {
       layout: operands.layout,
       aType: A.dtype as MatmulVariant["aType"],
       bType: B.dtype as MatmulVariant["bType"],
+      vecC: shape.kind === "registers" &&
+        [N, start, nColumns!].every((n) => n % 4 === 0),
       epilogue: epilogue?.spec,
     };
     const { tiles } = epilogue ?? {};
@@ -267,7 +278,7 @@ function chooseVariant(
 
 /** The kernel of a variant; made on first use. */
 function matmulKernel(variant: MatmulVariant): MatmulKernel {
-  const { kind, layout, aType, bType, tile, workgroup, vec, epilogue } =
+  const { kind, layout, aType, bType, tile, workgroup, vec, vecC, epilogue } =
     variant;
   const key = [
     kind,
@@ -277,6 +288,7 @@ function matmulKernel(variant: MatmulVariant): MatmulKernel {
     tile,
     workgroup,
     vec,
+    vecC,
     epilogue?.name,
   ].join(
     " ",

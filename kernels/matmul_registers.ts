@@ -3,7 +3,7 @@
  * @module
  */
 import type { MatmulVariant } from "./matmul.ts";
-import { lines, range, store, unpackOne } from "./matmul_text.ts";
+import { lines, pair, range, store, unpackOne } from "./matmul_text.ts";
 
 /**
  * Each invocation keeps a tile of C in registers and loads straight from storage:
@@ -11,7 +11,7 @@ import { lines, range, store, unpackOne } from "./matmul_text.ts";
  */
 export function registersBody(variant: MatmulVariant): string {
   const { layout, tile: [TM, TN], workgroup: [wx, wy], vec } = variant;
-  const { aType, bType, epilogue } = variant;
+  const { aType, bType } = variant;
   const aRows = layout.startsWith("mk");
   const bRows = layout.endsWith("nk");
   // k advances by one 16-byte load of the operand whose rows run over k.
@@ -47,34 +47,96 @@ export function registersBody(variant: MatmulVariant): string {
       ),
     ]),
     `}`,
-    ...range(TM).flatMap((i) => [
-      `if (m0 + ${i}u < u.M) {`,
-      ...(epilogue?.tiles ? [`var mask = 0u; var sum = 0.0;`] : []),
-      ...range(TN).map((j) =>
-        `if (n0 + ${j}u < u.N) { ${
-          store(
-            variant,
-            `m0 + ${i}u`,
-            `n0 + ${j}u`,
-            `s${i}_${j >> 2}[${j & 3}]`,
-          )
-        } ${epilogue?.tiles ? addToTile(j) : ""} }`
-      ),
-      ...(epilogue?.tiles
-        ? [
-          `let tile = (u.tile0 + id.x) * u.M + m0 + ${i}u;`,
-          `tile_masks[tile] = mask; tile_sums[tile] = sum;`,
-        ]
-        : []),
-      `}`,
-    ]),
+    ...(variant.vecC ? wideStores(variant) : stores(variant)),
     `}`,
   ]);
 }
 
-/** Adds the result that was just stored to its row's tile, as column j. */
-function addToTile(j: number): string {
-  return `mask |= u32(bitcast<u32>(result) != 0u) << ${j}u; sum += summand(result, u.c_col + n0 + ${j}u);`;
+/** Stores a tile element by element. */
+function stores(variant: MatmulVariant): string[] {
+  const { tile: [TM, TN], epilogue } = variant;
+  const { columns = [] } = epilogue ?? {};
+  return range(TM).flatMap((i) => [
+    `if (m0 + ${i}u < u.M) {`,
+    ...tileBegin(epilogue),
+    ...range(TN).flatMap((j) => [
+      `if (n0 + ${j}u < u.N) {`,
+      store(
+        variant,
+        `m0 + ${i}u`,
+        `n0 + ${j}u`,
+        `s${i}_${j >> 2}[${j & 3}]`,
+      ),
+      ...(epilogue?.tiles
+        ? [
+          `let col = u.c_col + n0 + ${j}u; let result = C[(m0 + ${i}u) * u.ldc + col];`,
+          tileAdd(`result`, pair(columns.map((name) => `${name}[col]`)), j),
+        ]
+        : []),
+      `}`,
+    ]),
+    ...tileEnd(epilogue, i),
+    `}`,
+  ]);
+}
+
+/** Stores a tile in groups of 4 columns, with what the epilogue wants of columns and elements loaded likewise. */
+function wideStores({ tile: [TM, TN], epilogue }: MatmulVariant): string[] {
+  const { elements = [], columns = [] } = epilogue ?? {};
+  const groups = range(TN / 4);
+  const at = (q: number, k: number): [e: string, c: string] => [
+    pair(elements.map((_, n) => `e${n}[${k}]`)),
+    pair(columns.map((_, n) => `c${n}_${q}[${k}]`)),
+  ];
+  return [
+    `let col4 = (u.c_col + n0) / 4u; let width4 = u.ldc / 4u;`,
+    ...columns.flatMap((name, n) =>
+      groups.map((q) =>
+        `let c${n}_${q} = ${name}[min(col4 + ${q}u, width4 - 1u)];`
+      )
+    ),
+    ...range(TM).flatMap((i) => [
+      `if (m0 + ${i}u < u.M) {`,
+      `let row4 = (m0 + ${i}u) * width4 + col4;`,
+      ...tileBegin(epilogue),
+      ...groups.flatMap((q) => [
+        `if (n0 + ${4 * q}u < u.N) {`,
+        ...elements.map((name, n) => `let e${n} = ${name}[row4 + ${q}u];`),
+        epilogue
+          ? `let result = vec4<f32>(${
+            range(4).map((k) => {
+              const [e, c] = at(q, k);
+              return `epilogue(s${i}_${q}[${k}], ${e}, ${c}, m0 + ${i}u)`;
+            }).join(", ")
+          });`
+          : `let result = s${i}_${q};`,
+        `C[row4 + ${q}u] = result;`,
+        ...(epilogue?.tiles
+          ? range(4).map((k) => tileAdd(`result[${k}]`, at(q, k)[1], 4 * q + k))
+          : []),
+        `}`,
+      ]),
+      ...tileEnd(epilogue, i),
+      `}`,
+    ]),
+  ];
+}
+
+function tileBegin(epilogue: MatmulVariant["epilogue"]): string[] {
+  return epilogue?.tiles ? [`var mask = 0u; var sum = 0.0;`] : [];
+}
+
+/** Adds a result to its row's tile, as column j. */
+function tileAdd(result: string, c: string, j: number): string {
+  return `mask |= u32(bitcast<u32>(${result}) != 0u) << ${j}u; sum += summand(${result}, ${c});`;
+}
+
+function tileEnd(epilogue: MatmulVariant["epilogue"], i: number): string[] {
+  if (!epilogue?.tiles) return [];
+  return [
+    `let tile = (u.tile0 + id.x) * u.M + m0 + ${i}u;`,
+    `tile_masks[tile] = mask; tile_sums[tile] = sum;`,
+  ];
 }
 
 interface Loads {

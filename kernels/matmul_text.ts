@@ -24,16 +24,20 @@ export function unpackOne(
 
 /** Stores an element of C at row m and column n, after the epilogue. */
 export function store(
-  variant: MatmulVariant,
+  { epilogue }: MatmulVariant,
   m: string,
   n: string,
   value: string,
 ): string {
   const at = `(${m}) * u.ldc + u.c_col + (${n})`;
-  const result = variant.epilogue
-    ? `epilogue(${value}, ${m}, u.c_col + (${n}), ${at})`
-    : value;
-  return variant.epilogue?.tiles
-    ? `let result = ${result}; C[${at}] = result;`
-    : `C[${at}] = ${result};`;
+  if (!epilogue) return `C[${at}] = ${value};`;
+  const { elements = [], columns = [] } = epilogue;
+  const e = pair(elements.map((name) => `${name}[at]`));
+  const c = pair(columns.map((name) => `${name}[u.c_col + (${n})]`));
+  return `{ let at = ${at}; C[at] = epilogue(${value}, ${e}, ${c}, ${m}); }`;
+}
+
+/** Up to two numbers as the vec2 that an epilogue takes. */
+export function pair([x = "0.0", y = "0.0"]: readonly string[]): string {
+  return `vec2<f32>(${x}, ${y})`;
 }

@@ -21,23 +21,30 @@ export function matmulWgsl(variant: MatmulVariant): string {
 }
 
 function header(
-  { layout, kind, aType, bType, vec, epilogue }: MatmulVariant,
+  { layout, kind, aType, bType, vec, vecC, epilogue }: MatmulVariant,
 ): string {
   const [a, b] = layout.split(",");
   const wide = vec && kind !== "dot";
   const word = (type: string) => (type === "f32" ? "f32" : "u32");
   const array = (type: string) => wide ? `vec4<${word(type)}>` : word(type);
   const extra = Object.keys(epilogue?.bindings ?? {});
-  const element = (dtype: unknown) => (dtype === "u32" ? "u32" : "f32");
+  const { elements = [], columns = [] } = epilogue ?? {};
+  const floats = vecC ? "vec4<f32>" : "f32";
+  const element = (name: string) =>
+    [...elements, ...columns].includes(name)
+      ? floats
+      : epilogue?.bindings[name]?.dtype === "u32"
+      ? "u32"
+      : "f32";
   const after = extra.length + 3;
   return lines([
     `// C[m, c_col + n] = epilogue(sum_k A[m, k] * B[k, n]);  A is stored ${a} (${aType}), B ${b} (${bType}), C [M, ldc].`,
     `@group(0) @binding(0) var<storage, read> A: array<${array(aType)}>;`,
     `@group(0) @binding(1) var<storage, read> B: array<${array(bType)}>;`,
-    `@group(0) @binding(2) var<storage, read_write> C: array<f32>;`,
+    `@group(0) @binding(2) var<storage, read_write> C: array<${floats}>;`,
     ...extra.map((name, i) =>
       `@group(0) @binding(${i + 3}) var<storage, read> ${name}: array<${
-        element(epilogue?.bindings[name]?.dtype)
+        element(name)
       }>;`
     ),
     ...(epilogue?.tiles

@@ -28,5 +28,5 @@ export const saeColumnGradients = defineKernel({
   overrides: ["LANES"],
   uniforms: { window: "u32", block0: "u32", d_model: "u32", mean: "f32" },
   workgroups: ({ window, d_model, LANES }) =>
-    grid(window * Math.ceil(d_model / (8 * LANES))),
+    grid(window * Math.ceil(d_model / (16 * LANES))),
 });

@@ -3,7 +3,7 @@
 //   dW_enc[i, :] = sum_e dpre_e * x[b_e, :],  dpre = act > 0 ? dact : 0
 // added to what is there where touched[i] is 2. Rows of features without entries are left as they are.
 // Columns in groups of 4; d_model is a multiple of 4.
-// A workgroup of LANES owns 2·LANES groups of columns of one feature, each invocation 2 of them.
+// A workgroup of LANES owns 4·LANES groups of columns of one feature, each invocation 4 of them.
 override LANES: u32 = 64u;
 @group(0) @binding(0) var<storage, read> columns: array<vec4<u32>>;       // [n_columns]: b, act, dact
 @group(0) @binding(1) var<storage, read> runs: array<vec2<u32>>;          // [window]
@@ -22,21 +22,30 @@ struct Uniforms { window: u32, block0: u32, d_model: u32, mean: f32 }
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n_wg: vec3<u32>,
     @builtin(local_invocation_index) lane: u32) {
   let n = u.d_model / 4u;
-  let parts = (n + 2u * LANES - 1u) / (2u * LANES);
+  let parts = (n + 4u * LANES - 1u) / (4u * LANES);
   let item = wg.y * n_wg.x + wg.x;
   let i = item / parts;
   if (i >= u.window) { return; }
   let run = runs[i];
   if (run.y == 0u) { return; }
-  let c0 = (item % parts) * 2u * LANES + lane;
+  let c0 = (item % parts) * 4u * LANES + lane;
   let c1 = c0 + LANES;
+  let c2 = c1 + LANES;
+  let c3 = c2 + LANES;
   // Columns past the end repeat the last one; they are not stored.
-  let k0 = min(c0, n - 1u);
-  let k1 = min(c1, n - 1u);
+  let last = n - 1u;
+  let k0 = min(c0, last);
+  let k1 = min(c1, last);
+  let k2 = min(c2, last);
+  let k3 = min(c3, last);
   var dec0 = vec4<f32>();
   var dec1 = vec4<f32>();
+  var dec2 = vec4<f32>();
+  var dec3 = vec4<f32>();
   var enc0 = vec4<f32>();
   var enc1 = vec4<f32>();
+  var enc2 = vec4<f32>();
+  var enc3 = vec4<f32>();
   let begin = blocks[u.block0 + i / 256u] + run.x;
   for (var e = begin; e < begin + run.y; e++) {
     let entry = columns[e];
@@ -45,8 +54,12 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n_wg: vec
     let dpre = select(0.0, bitcast<f32>(entry.z), act > 0.0);
     dec0 = fma(vec4<f32>(act), err[row + k0], dec0);
     dec1 = fma(vec4<f32>(act), err[row + k1], dec1);
+    dec2 = fma(vec4<f32>(act), err[row + k2], dec2);
+    dec3 = fma(vec4<f32>(act), err[row + k3], dec3);
     enc0 = fma(vec4<f32>(dpre), x[row + k0], enc0);
     enc1 = fma(vec4<f32>(dpre), x[row + k1], enc1);
+    enc2 = fma(vec4<f32>(dpre), x[row + k2], enc2);
+    enc3 = fma(vec4<f32>(dpre), x[row + k3], enc3);
   }
   let w = i * n;
   let coef = l1_coef[i];
@@ -58,5 +71,13 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n_wg: vec
   if (c1 < n) {
     dW_dec[w + c1] = select(vec4<f32>(), dW_dec[w + c1], adds) + u.mean * dec1 + coef * W_dec[w + c1];
     dW_enc[w + c1] = select(vec4<f32>(), dW_enc[w + c1], adds) + enc1;
+  }
+  if (c2 < n) {
+    dW_dec[w + c2] = select(vec4<f32>(), dW_dec[w + c2], adds) + u.mean * dec2 + coef * W_dec[w + c2];
+    dW_enc[w + c2] = select(vec4<f32>(), dW_enc[w + c2], adds) + enc2;
+  }
+  if (c3 < n) {
+    dW_dec[w + c3] = select(vec4<f32>(), dW_dec[w + c3], adds) + u.mean * dec3 + coef * W_dec[w + c3];
+    dW_enc[w + c3] = select(vec4<f32>(), dW_enc[w + c3], adds) + enc3;
   }
 }

@@ -25,5 +25,5 @@ export const saeDecodeEntries = defineKernel({
     adds: "u32",
   },
   workgroups: ({ B, d_model, LANES }) =>
-    grid(B * Math.ceil(d_model / (16 * LANES))),
+    grid(B * Math.ceil(d_model / (32 * LANES))),
 });

@@ -23,9 +23,7 @@ import { type EntryLists, SPARSE } from "./entry_lists.ts";
 import type { TrainingTensors } from "./training_tensors.ts";
 
 /** Invocations of a workgroup that share a row: few on software drivers, where they are lanes of a SIMD register. */
-function lanes(rec: Recorder): number {
-  return rec.gpu.isSoftware ? 16 : 64;
-}
+const lanes = (rec: Recorder): number => rec.gpu.isSoftware ? 8 : 64;
 
 /** Adds up the masks of all tiles, decides the path, and opens the gate for it. */
 export function choosePath(

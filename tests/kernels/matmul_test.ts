@@ -150,11 +150,12 @@ seededTest(
     const spec: Epilogue = {
       name: "relu_tiles",
       bindings: { weights: { access: "read", dtype: "f32", shape: ["ldc"] } },
+      columns: ["weights"],
       uniforms: [],
       wgsl:
-        `fn epilogue(value: f32, m: u32, col: u32, at: u32) -> f32 { return max(value, 0.0); }`,
+        `fn epilogue(value: f32, e: vec2<f32>, c: vec2<f32>, m: u32) -> f32 { return max(value, 0.0); }`,
       tiles:
-        `fn summand(value: f32, col: u32) -> f32 { return value * weights[col]; }`,
+        `fn summand(value: f32, c: vec2<f32>) -> f32 { return value * c.x; }`,
     };
     const shapes: Variant[] = [
       { kind: "registers", tile: [4, 12], workgroup: [8, 1], vec: true },
@@ -307,9 +308,11 @@ seededTest(
 
 const scaled: Epilogue = {
   name: "scaled",
-  wgsl: `fn epilogue(value: f32, m: u32, col: u32, at: u32) -> f32 {
-  return value * u.factor + bias[col] + old[at] + f32(100u * m);
+  wgsl: `fn epilogue(value: f32, e: vec2<f32>, c: vec2<f32>, m: u32) -> f32 {
+  return value * u.factor + c.x + e.x + f32(100u * m);
 }`,
+  elements: ["old"],
+  columns: ["bias"],
   bindings: {
     bias: { access: "read", dtype: "f32", shape: ["ldc"] },
     old: { access: "read", dtype: "f32", shape: ["M", "ldc"] },
