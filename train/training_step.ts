@@ -14,6 +14,7 @@ import { adamRows } from "../kernels/adam_rows.ts";
 import { columnSums } from "../kernels/column_sums.ts";
 import { matmul } from "../kernels/matmul.ts";
 import { rowNorms } from "../kernels/row_norms.ts";
+import { rowNormsWide } from "../kernels/row_norms_wide.ts";
 import {
   ENCODE,
   ENCODE_JUMPRELU,
@@ -166,8 +167,10 @@ function errorSlot(
 function beginStep(rec: Recorder, tensors: TrainingTensors): void {
   const { parameters: { W_dec, log_threshold }, thresholds } = tensors;
   rec.clear(tensors.touched);
+  const isWide = rec.gpu.isSoftware && W_dec.W.shape[1]! % 4 === 0;
+  const kernel = isWide ? rowNormsWide : rowNorms;
   for (const { tensor: W, start, end } of W_dec.W.windows()) {
-    rowNorms.run(rec, { W, norms: windowOf(tensors.norms, { start, end }) });
+    kernel.run(rec, { W, norms: windowOf(tensors.norms, { start, end }) });
   }
   if (thresholds) {
     saeThresholds.run(rec, { log_thresholds: log_threshold!.W, thresholds });
