@@ -237,6 +237,22 @@ export class SaeTrainer implements Disposable {
     return { encoder: await read("W_enc"), decoder: await read("W_dec") };
   }
 
+  /** Reads back what one feature reads and writes, f32 `[d_model]` each. */
+  async featureRows(
+    i: number,
+  ): Promise<{ W_enc: Float32Array; W_dec: Float32Array }> {
+    const { W_enc, W_dec } = this.#tensors.parameters;
+    // Rows start at a binding's alignment in groups of 64.
+    const first = i - i % 64;
+    const read = async ({ W }: { W: Tensor }): Promise<Float32Array> => {
+      const end = Math.min(first + 64, W.nRows);
+      const rows = await this.#gpu.read(W.rows(first, end));
+      const { d_model } = this.config;
+      return rows.slice((i - first) * d_model, (i - first + 1) * d_model);
+    };
+    return { W_enc: await read(W_enc), W_dec: await read(W_dec) };
+  }
+
   /** Reads b_dec back, f32 `[d_model]`. */
   decoderBias(): Promise<Float32Array<ArrayBuffer>> {
     return this.#gpu.read(this.#tensors.parameters.b_dec.W);
