@@ -22,7 +22,8 @@
  *
  * @module
  */
-export { Gpu, type GpuOptions } from "./gpu/device.ts";
+export { Gpu, GpuLostError, type GpuOptions } from "./gpu/device.ts";
+export { Gate, type GatedLaunch } from "./gpu/gate.ts";
 export { adapterName, type LimitName, listAdapters } from "./gpu/adapter.ts";
 export { type Dtype } from "./gpu/dtype.ts";
 export { type Launch } from "./gpu/kernel.ts";
@@ -95,8 +96,18 @@ export {
   scoreSequences,
   type ScoringPass,
 } from "./core/score.ts";
-export { SaeTrainer, type TrainerConfig } from "./train/trainer.ts";
-export { parseRecipe, type SaeRecipe } from "./train/recipe.ts";
+export {
+  type FullTrainerConfig,
+  SaeTrainer,
+  type StepOptions,
+  type TrainerBatch,
+  type TrainerConfig,
+} from "./train/trainer.ts";
+export {
+  parseRecipe,
+  type SaeRecipe,
+  type TrainedArchitecture,
+} from "./train/recipe.ts";
 export { initSae, type SaeParams } from "./train/init.ts";
 export {
   scheduleAt,

@@ -26,6 +26,7 @@ import {
 } from "./training_tensors.ts";
 
 export {
+  type FullTrainerConfig,
   PARAMETERS,
   type TrainerConfig,
   trainingBytes,
