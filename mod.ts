@@ -104,6 +104,7 @@ export {
   type TrainerConfig,
 } from "./train/trainer.ts";
 export {
+  ARCHITECTURES,
   parseRecipe,
   type SaeRecipe,
   type TrainedArchitecture,

@@ -61,7 +61,7 @@ export class Gpu implements Disposable {
   /** Where launches find their uniforms; for {@link Recorder}. */
   readonly uniformPages: UniformPages;
   /** Memory that recordings use for a moment, by label; for {@link Recorder.scratch}. */
-  readonly scratch = new Map<string, Tensor>();
+  readonly scratch: Map<string, Tensor> = new Map();
   /** Times every launch while set; see {@link startProfile}. */
   profiler: Profiler | undefined;
   #allocatedBytes = 0;

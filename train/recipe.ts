@@ -6,7 +6,12 @@ import { z } from "zod";
 import { checkJson } from "../core/check_json.ts";
 
 /** Functions from pre-activations to activations that can be trained. */
-export const ARCHITECTURES = ["relu", "topk", "batchtopk", "jumprelu"] as const;
+export const ARCHITECTURES: readonly [
+  "relu",
+  "topk",
+  "batchtopk",
+  "jumprelu",
+] = ["relu", "topk", "batchtopk", "jumprelu"];
 
 /** One of {@link ARCHITECTURES}. */
 export type TrainedArchitecture = typeof ARCHITECTURES[number];

@@ -1,5 +1,5 @@
 import { equal, ok } from "node:assert/strict";
-import { type SaeParams } from "../../train/init.ts";
+import type { SaeParams } from "../../train/init.ts";
 import { SaeTrainer, type TrainerConfig } from "../../train/trainer.ts";
 import { assertClose } from "../assert_close.ts";
 import { testGpu } from "../gpu_for_tests.ts";
