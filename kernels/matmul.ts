@@ -7,6 +7,7 @@ import {
 } from "../gpu/mod.ts";
 import { matmulWgsl } from "./matmul_wgsl.ts";
 import { turn } from "./turn.ts";
+import { turnBf16 } from "./turn_bf16.ts";
 
 /**
  * How the operands lie in memory, outermost dimension first. `mk,nk` is x·Wᵀ with
@@ -194,17 +195,23 @@ function turned(
   A: Tensor,
   B: Tensor,
 ): Pick<MatmulCall, "layout" | "A" | "B"> {
-  const turn1 = (label: string, x: Tensor): Tensor => {
-    const [rows, columns] = x.shape as [number, number];
-    const y = rec.scratch(label, "f32", [columns, rows]);
-    turn.run(rec, { x, y });
-    return y;
-  };
   return {
     layout: "km,kn",
-    A: turn1("turned A", A),
-    B: layout === "mk,nk" ? turn1("turned B", B) : B,
+    A: transposed(rec, "turned A", A),
+    B: layout === "mk,nk" ? transposed(rec, "turned B", B) : B,
   };
+}
+
+/**
+ * Records the transpose of an f32 or packed bf16 matrix into memory for a moment, by its label.
+ * Sizes are multiples of 4, of 8 for bf16.
+ */
+export function transposed(rec: Recorder, label: string, x: Tensor): Tensor {
+  const [rows, columns] = x.shape as [number, number];
+  const y = rec.scratch(label, x.dtype, [columns, rows]);
+  const kernel = x.dtype === "bf16" ? turnBf16 : turn;
+  kernel.run(rec, { x, y });
+  return y;
 }
 
 /** A product's types and sizes. */

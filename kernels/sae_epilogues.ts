@@ -25,10 +25,10 @@ export const ENCODE_JUMPRELU: Epilogue = {
     b_enc: { access: "read", dtype: "f32", shape: ["ldc"] },
     thresholds: { access: "read", dtype: "f32", shape: ["ldc"] },
   },
-  uniforms: ["half_band"],
+  uniforms: ["half_band", "scale"],
   wgsl: `
 fn epilogue(value: f32, e: vec2<f32>, c: vec2<f32>, m: u32) -> f32 {
-  let pre = value + c.x;
+  let pre = u.scale * value + c.x;
   let threshold = c.y;
   let is_finite = (bitcast<u32>(pre) & 0x7f800000u) != 0x7f800000u;
   let below = select(0u, 0x80000000u, pre > threshold - u.half_band);
@@ -36,16 +36,28 @@ fn epilogue(value: f32, e: vec2<f32>, c: vec2<f32>, m: u32) -> f32 {
 }`,
 };
 
-/** {@link ENCODE} that marks its entries and adds up acts·‖W_dec_i‖ on the way. */
+/** {@link ENCODE} of inputs that are still to be multiplied by a scale. */
+export const ENCODE_SCALED: Epilogue = {
+  ...ENCODE,
+  name: "sae_encode_scaled",
+  uniforms: ["scale"],
+  wgsl: `
+fn epilogue(value: f32, e: vec2<f32>, c: vec2<f32>, m: u32) -> f32 {
+  let pre = u.scale * value + c.x;
+  let is_finite = (bitcast<u32>(pre) & 0x7f800000u) != 0x7f800000u;
+  return select(pre, max(pre, 0.0), is_finite);
+}`,
+};
+
+/** {@link ENCODE_SCALED} that marks its entries and adds up acts·‖W_dec_i‖ on the way. */
 export const ENCODE_TILES: Epilogue = {
+  ...ENCODE_SCALED,
   name: "sae_encode_tiles",
   columns: ["b_enc", "norms"],
   bindings: {
     ...ENCODE.bindings,
     norms: { access: "read", dtype: "f32", shape: ["ldc"] },
   },
-  uniforms: [],
-  wgsl: ENCODE.wgsl,
   tiles: `fn summand(value: f32, c: vec2<f32>) -> f32 { return value * c.y; }`,
 };
 
@@ -150,14 +162,23 @@ fn epilogue(value: f32, e: vec2<f32>, c: vec2<f32>, m: u32) -> f32 {
 }`,
 };
 
-/** C = A·B, added to what earlier batches of the step left where a feature is touched. */
+/** C = scale·A·B. */
+export const SCALED: Epilogue = {
+  name: "scaled",
+  bindings: {},
+  uniforms: ["scale"],
+  wgsl: `
+fn epilogue(value: f32, e: vec2<f32>, c: vec2<f32>, m: u32) -> f32 { return u.scale * value; }`,
+};
+
+/** C = scale·A·B, added to what earlier batches of the step left where a feature is touched. */
 export const ADD_TOUCHED: Epilogue = {
   name: "add_touched",
   elements: ["C"],
   bindings: { touched: { access: "read", dtype: "u32", shape: ["M"] } },
-  uniforms: [],
+  uniforms: ["scale"],
   wgsl: `
 fn epilogue(value: f32, e: vec2<f32>, c: vec2<f32>, m: u32) -> f32 {
-  return select(0.0, e.x, touched[m] == 2u) + value;
+  return select(0.0, e.x, touched[m] == 2u) + u.scale * value;
 }`,
 };

@@ -19,6 +19,7 @@ import {
   decodeEntries,
   entriesBackward,
   gatherEntries,
+  type StepInput,
 } from "./sparse_pass.ts";
 import {
   flat,
@@ -62,6 +63,7 @@ export function auxBackward(
   tensors: TrainingTensors,
   config: FullTrainerConfig,
   batch: number,
+  input: StepInput,
 ): void {
   const { lists, u, mean, squares } = tensors.aux!;
   const { err, auxValues: aux } = tensors;
@@ -91,6 +93,7 @@ export function auxBackward(
   });
   scaleBy.run(rec, { factor: aux, values: flat(u) });
   entriesBackward(rec, lists, tensors, {
+    input,
     err: u,
     mean: 1,
     l1: 0,

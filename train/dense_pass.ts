@@ -12,6 +12,7 @@ import {
   DECODE_BACKWARD_ADD,
   ENCODE_BACKWARD,
   ENTRY_BACKWARD,
+  SCALED,
 } from "../kernels/sae_epilogues.ts";
 import { saeFeatureSums } from "../kernels/sae_feature_sums.ts";
 import { saeThresholdGradients } from "../kernels/sae_threshold_gradients.ts";
@@ -51,7 +52,7 @@ export function denseBackward(
 function windowBackward(
   rec: Recorder,
   tensors: TrainingTensors,
-  { err, mean, l1, threshold, adds }: EntryBackward & { adds: boolean },
+  { err, mean, l1, threshold, adds, input }: EntryBackward & { adds: boolean },
   w: number,
 ): void {
   const { W_enc, b_enc, W_dec, log_threshold } = tensors.parameters;
@@ -109,11 +110,19 @@ function windowBackward(
       }
       : { spec: DECODE_BACKWARD, tensors: operands, values: { mean } },
   });
+  const { x, scale } = input;
+  // Packed columns are loaded 8 at a time.
+  const isNarrow = x.dtype === "bf16" && x.shape[1]! % 8 !== 0;
   matmul(rec, {
     layout: "km,kn",
     A: dpre,
-    B: tensors.x,
+    B: isNarrow ? tensors.x : x,
     C: at(W_enc.grad),
-    ...(adds && { epilogue: { spec: ADD_TOUCHED, tensors: { touched } } }),
+    epilogue: {
+      ...(adds
+        ? { spec: ADD_TOUCHED, tensors: { touched } }
+        : { spec: SCALED, tensors: {} }),
+      values: { scale: isNarrow ? 1 : scale },
+    },
   });
 }

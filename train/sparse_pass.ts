@@ -7,7 +7,10 @@ import { windowOf } from "../core/sae.ts";
 import type { Recorder, Tensor } from "../gpu/mod.ts";
 import { openGate } from "../kernels/open_gate.ts";
 import { saeBlockStarts } from "../kernels/sae_block_starts.ts";
-import { saeColumnGradients } from "../kernels/sae_column_gradients.ts";
+import {
+  saeColumnGradients,
+  saeColumnGradientsBf16,
+} from "../kernels/sae_column_gradients.ts";
 import { saeColumnSums } from "../kernels/sae_column_sums.ts";
 import { saeColumnThresholds } from "../kernels/sae_column_thresholds.ts";
 import { saeDecodeEntries } from "../kernels/sae_decode_entries.ts";
@@ -112,8 +115,18 @@ function perEntries(
   rec.gated(gate, { branch: SPARSE, itemsPerWorkgroup }, fill);
 }
 
+/** A batch as products take it: what is stored times a scale. */
+export interface StepInput {
+  /** `[B, d_model]`: scaled f32, or packed bf16 as shards hold it, which takes half the loads. */
+  readonly x: Tensor;
+  /** What x is still to be multiplied by. */
+  readonly scale: number;
+}
+
 /** What the gradients of a list's entries depend on besides the tensors. */
 export interface EntryBackward {
+  /** What was encoded. */
+  readonly input: StepInput;
   /** f32 `[B, d_model]`: gradient of x̂ is `mean` times this. */
   readonly err: Tensor;
   /** See `err`. */
@@ -211,8 +224,11 @@ function gradientsOfFeatures(
   rec: Recorder,
   lists: EntryLists,
   tensors: TrainingTensors,
-  { err, mean, l1, tokens, threshold }: EntryBackward,
+  { err, mean, l1, tokens, threshold, input: { x, scale } }: EntryBackward,
 ): void {
+  const columnGradients = x.dtype === "bf16"
+    ? saeColumnGradientsBf16
+    : saeColumnGradients;
   const { W_enc, b_enc, W_dec, log_threshold } = tensors.parameters;
   for (const window of lists.windows) {
     const at = (tensor: Tensor): Tensor => windowOf(tensor, window);
@@ -236,15 +252,15 @@ function gradientsOfFeatures(
       touched,
       tokens_since_fired: at(tensors.tokensSinceFired),
     }, { block0, tokens, l1 });
-    saeColumnGradients.run(rec, {
+    columnGradients.run(rec, {
       ...sorted,
       touched,
       l1_coef,
       err,
-      x: tensors.x,
+      x,
       W_dec: at(W_dec.W),
       dW_dec: at(W_dec.grad),
       dW_enc: at(W_enc.grad),
-    }, { block0, mean, LANES: lanes(rec) });
+    }, { block0, mean, scale, LANES: lanes(rec) });
   }
 }

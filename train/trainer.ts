@@ -110,7 +110,12 @@ export class SaeTrainer implements Disposable {
     for (const [batch, rows] of list.entries()) {
       this.#gpu.record(`step ${step}`, (rec) => {
         this.#fill(rec, rows);
-        recordBatch(rec, this.#tensors, this.config, { ...values, batch });
+        const isPacked = rows instanceof Uint16Array;
+        recordBatch(rec, this.#tensors, this.config, {
+          ...values,
+          batch,
+          isPacked,
+        });
         if (batch < accumulate - 1) return;
         const { deadWindow } = options;
         recordUpdate(rec, this.#tensors, this.config, {
@@ -276,6 +281,7 @@ export class SaeTrainer implements Disposable {
         lambda: 0,
         lr: 0,
         batch: 0,
+        isPacked: rows instanceof Uint16Array,
       });
     });
   }

@@ -12,13 +12,13 @@ import { adam } from "../kernels/adam.ts";
 import { adamQ8 } from "../kernels/adam_q8.ts";
 import { adamRows } from "../kernels/adam_rows.ts";
 import { columnSums } from "../kernels/column_sums.ts";
-import { matmul } from "../kernels/matmul.ts";
+import { matmul, transposed } from "../kernels/matmul.ts";
 import { rowNorms } from "../kernels/row_norms.ts";
 import { rowNormsWide } from "../kernels/row_norms_wide.ts";
 import {
-  ENCODE,
   ENCODE_JUMPRELU,
   ENCODE_JUMPRELU_TILES,
+  ENCODE_SCALED,
   ENCODE_TILES,
 } from "../kernels/sae_epilogues.ts";
 import { saeCountDead } from "../kernels/sae_count_dead.ts";
@@ -38,6 +38,7 @@ import {
   decodeEntries,
   entriesBackward,
   gatherEntries,
+  type StepInput,
 } from "./sparse_pass.ts";
 import {
   flat,
@@ -57,6 +58,8 @@ const SMALLEST_KEPT_DECAY = 0.999;
 export interface BatchOfStep extends StepValues {
   /** Of the step, from 0. */
   readonly batch: number;
+  /** Whether `tensors.rows` holds it too, as packed bf16. */
+  readonly isPacked: boolean;
 }
 
 /**
@@ -67,15 +70,18 @@ export function recordBatch(
   rec: Recorder,
   tensors: TrainingTensors,
   config: FullTrainerConfig,
-  { batch, lambda }: BatchOfStep,
+  { batch, lambda, isPacked }: BatchOfStep,
 ): void {
+  const input: StepInput = isPacked
+    ? { x: tensors.rows, scale: config.inputScale }
+    : { x: tensors.x, scale: 1 };
   const { lists } = tensors;
   const isFirst = batch === 0;
   const rows = config.batch * config.accumulate;
   if (isFirst) beginStep(rec, tensors);
   lists.gate.reset();
   tensors.aux?.lists.gate.reset();
-  encode(rec, tensors, config);
+  encode(rec, tensors, config, input);
   if (tensors.aux) selectAux(rec, tensors, config);
   select(rec, tensors, config);
   const slot = batch * rowParts(config.batch);
@@ -93,6 +99,7 @@ export function recordBatch(
   });
   const isL1 = config.architecture === "relu";
   const backward = {
+    input,
     err,
     mean: 2 / rows,
     l1: isL1 ? lambda / rows : 0,
@@ -104,7 +111,7 @@ export function recordBatch(
   // AuxK has chosen its entries by how long features had waited before this batch.
   denseBackward(rec, tensors, { ...backward, adds: !isFirst });
   if (hasLists) entriesBackward(rec, lists, tensors, backward);
-  if (tensors.aux) auxBackward(rec, tensors, config, batch);
+  if (tensors.aux) auxBackward(rec, tensors, config, batch, input);
   addSquares(rec, tensors, err, errorSlot(config, batch), ERROR);
 }
 
@@ -182,18 +189,25 @@ function encode(
   rec: Recorder,
   tensors: TrainingTensors,
   { bandwidth }: FullTrainerConfig,
+  input: StepInput,
 ): void {
-  const { parameters, x, acts, thresholds, lists, encoder } = tensors;
+  const { parameters, acts, thresholds, lists, encoder } = tensors;
+  const { hasTiles, variant } = encoder;
+  // The encoder's product turns its operands where that pays; packed rows are turned packed.
+  const isTurned = input.x.dtype === "bf16" && variant.turns === true &&
+    [...input.x.shape, variant.tile[0]].every((size) => size % 8 === 0);
+  const { scale } = isTurned ? input : { scale: 1 };
+  const A = isTurned ? transposed(rec, "turned rows", input.x) : tensors.x;
   for (const [w, window] of lists.windows.entries()) {
     const at = (tensor: Tensor): Tensor => windowOf(tensor, window);
     const b_enc = at(parameters.b_enc.W);
-    const { hasTiles, variant } = encoder;
+    const W_enc = at(parameters.W_enc.W);
     const { tile0 } = window;
     const tiles = { masks: lists.tileMasks, sums: lists.tileSums, tile0 };
     matmul(rec, {
-      layout: "mk,nk",
-      A: x,
-      B: at(parameters.W_enc.W),
+      ...(isTurned
+        ? { layout: "km,kn", A, B: transposed(rec, "turned B", W_enc) }
+        : { layout: "mk,nk", A, B: W_enc }),
       C: acts[w]!,
       variant,
       epilogue: {
@@ -201,14 +215,15 @@ function encode(
           ? {
             spec: hasTiles ? ENCODE_JUMPRELU_TILES : ENCODE_JUMPRELU,
             tensors: { b_enc, thresholds: at(thresholds) },
-            values: { half_band: bandwidth / 2 },
+            values: { half_band: bandwidth / 2, scale },
           }
           : hasTiles
           ? {
             spec: ENCODE_TILES,
             tensors: { b_enc, norms: at(tensors.norms) },
+            values: { scale },
           }
-          : { spec: ENCODE, tensors: { b_enc } }),
+          : { spec: ENCODE_SCALED, tensors: { b_enc }, values: { scale } }),
         ...(hasTiles && { tiles }),
       },
     });

@@ -1,4 +1,5 @@
 import { equal, throws } from "node:assert/strict";
+import { bf16ToF32, f32ToBf16 } from "../../core/dtype.ts";
 import { SaeTrainer, type TrainerConfig } from "../../train/trainer.ts";
 import { assertRelativeError, randomNormal } from "../assert_close.ts";
 import { testGpu } from "../gpu_for_tests.ts";
@@ -123,6 +124,41 @@ Deno.test("both paths agree to 1e-6", async () => {
     for (const key of ["W_enc", "b_enc", "W_dec", "b_dec"] as const) {
       const [got, want] = [sparse[part][key], dense[part][key]];
       assertRelativeError(got, want, 1e-6, `${name}.${key}`);
+    }
+  }
+});
+
+Deno.test("packed rows give what the same rows give in f32, within rounding", async () => {
+  const gpu = await testGpu();
+  // Large enough for operands to be turned, and packed rows with them.
+  const sizes = { B: 104, d_model: 72, d_sae: 160 };
+  const scale = 0.37;
+  for (const architecture of ["relu", "jumprelu"] as const) {
+    const params = randomParams({ ...sizes, architecture }, 3);
+    const rows = f32ToBf16(randomNormal(sizes.B * sizes.d_model, 8));
+    const f32 = bf16ToF32(rows).map((value) => Math.fround(scale) * value);
+    const run = async (
+      batch: Parameters<SaeTrainer["step"]>[0],
+      sparseEntries: number,
+    ) => {
+      const config = smallConfig(sizes, {
+        architecture,
+        sparseEntries,
+        inputScale: scale,
+      });
+      using trainer = new SaeTrainer(gpu, config, params);
+      trainer.step(batch, { lambda: 1, lr: 1e-3 });
+      return [await trainer.gradients(), await trainer.params()] as const;
+    };
+    for (const sparseEntries of [0, Infinity]) {
+      const got = await run(rows, sparseEntries);
+      const want = await run(f32, sparseEntries);
+      for (const part of [0, 1] as const) {
+        for (const key of ["W_enc", "b_enc", "W_dec", "b_dec"] as const) {
+          const label = `${architecture} ${sparseEntries} ${part} ${key}`;
+          assertRelativeError(got[part][key], want[part][key], 1e-5, label);
+        }
+      }
     }
   }
 });
