@@ -31,6 +31,7 @@ export { type Compiled } from "./gpu/pipeline.ts";
 export { type KernelTime, Profiler } from "./gpu/profile.ts";
 export { Recorder, type UniformPage, UniformPages } from "./gpu/record.ts";
 export { type RowWindow, Tensor } from "./gpu/tensor.ts";
+export { Tuning, type TuningMode, type TuningStore } from "./gpu/tuning.ts";
 export { directory, fileSource } from "./core/files.ts";
 export {
   blobSource,

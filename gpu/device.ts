@@ -15,6 +15,7 @@ import { type Compiled, Pipelines } from "./pipeline.ts";
 import { Profiler } from "./profile.ts";
 import { Recorder, UniformPages } from "./record.ts";
 import { planRowBlocks, Tensor } from "./tensor.ts";
+import { Tuning } from "./tuning.ts";
 
 /** Which GPU to open, and how much of it to use. */
 export interface GpuOptions {
@@ -60,6 +61,8 @@ export class Gpu implements Disposable {
   readonly isSoftware: boolean;
   /** Where launches find their uniforms; for {@link Recorder}. */
   readonly uniformPages: UniformPages;
+  /** What was found out by timing on this adapter. */
+  readonly tuning: Tuning;
   /** Memory that recordings use for a moment, by label; for {@link Recorder.scratch}. */
   readonly scratch: Map<string, Tensor> = new Map();
   /** Times every launch while set; see {@link startProfile}. */
@@ -81,6 +84,7 @@ export class Gpu implements Disposable {
     this.uniformPages = new UniformPages(device);
     this.#pipelines = new Pipelines(device);
     this.name = adapterName(adapter);
+    this.tuning = new Tuning(this.name);
     this.isSoftware = options.isSoftware ?? adapter.info.isFallbackAdapter ??
       false;
     const binding = Math.min(

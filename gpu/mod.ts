@@ -18,3 +18,4 @@ export { type KernelTime, Profiler } from "./profile.ts";
 export { ReadbackRing } from "./readback.ts";
 export { Recorder } from "./record.ts";
 export { type RowWindow, Tensor } from "./tensor.ts";
+export { Tuning, type TuningMode, type TuningStore } from "./tuning.ts";

@@ -1,11 +1,14 @@
+import { z } from "zod";
 import {
   type BindingSpec,
   defineKernel,
+  type Gpu,
   type Kernel,
   type Recorder,
   type Tensor,
 } from "../gpu/mod.ts";
 import { matmulWgsl } from "./matmul_wgsl.ts";
+import { WORKGROUP_K } from "./matmul_workgroup.ts";
 import { turn } from "./turn.ts";
 import { turnBf16 } from "./turn_bf16.ts";
 
@@ -224,12 +227,64 @@ export interface MatmulShape {
   readonly K: number;
 }
 
-/** The variant that {@link matmul} takes where none is forced. */
-export function resolveVariant(
-  gpu: Recorder["gpu"],
-  shape: MatmulShape,
-): VariantShape {
+/** The variant that {@link matmul} takes where none is forced: the fastest, where it was timed. */
+export function resolveVariant(gpu: Gpu, shape: MatmulShape): VariantShape {
+  const decision = gpu.tuning.isEmpty
+    ? undefined
+    : gpu.tuning.get(matmulKey(shape));
+  if (decision !== undefined) {
+    // It may come from a file.
+    const tuned = Variant.safeParse(decision);
+    if (tuned.success && isUsable(gpu, tuned.data, shape)) return tuned.data;
+  }
   return chooseVariant(gpu.isSoftware, shape);
+}
+
+/** Under which the variant of a product is remembered. */
+export function matmulKey(
+  { layout, aType, bType, M, N, K }: MatmulShape,
+): string {
+  return `matmul ${layout} ${aType} ${bType} ${M}x${N}x${K}`;
+}
+
+const count = z.int().min(1).max(1024);
+const Variant: z.ZodType<VariantShape> = z.object({
+  kind: z.enum(["registers", "workgroup"]),
+  tile: z.tuple([count, count]),
+  workgroup: z.tuple([count, count]),
+  vec: z.boolean(),
+  turns: z.boolean().exactOptional(),
+});
+
+/** Whether a variant can make a product on a device. */
+export function isUsable(
+  { limits }: Gpu,
+  { kind, tile: [TM, TN], workgroup: [wx, wy], vec, turns = false }:
+    VariantShape,
+  { layout, aType, bType, M, N, K }: MatmulShape,
+): boolean {
+  const fits = wx * wy <= limits.maxComputeInvocationsPerWorkgroup;
+  if (kind !== "registers") {
+    const bytes = 4 * WORKGROUP_K * (TM * wy + TN * wx + 2);
+    return fits && !turns && !vec && TM * TN <= 64 &&
+      (kind === "dot" || bytes <= limits.maxComputeWorkgroupStorageSize);
+  }
+  if (turns) {
+    const isFloat = aType === "f32" && bType === "f32";
+    return fits && vec && isFloat && layout !== "km,kn" && TM % 4 === 0 &&
+      TN % 4 === 0 && [M, N, K].every((size) => size % 4 === 0);
+  }
+  // Rows along k are loaded in groups along k, others in groups along the tile.
+  const perLoad = (type: Tensor["dtype"]): number =>
+    !vec ? 1 : type === "f32" ? 4 : 8;
+  const [perA, perB] = [perLoad(aType), perLoad(bType)];
+  const fitsA = layout === "km,kn"
+    ? M % perA === 0 && TM % perA === 0
+    : K % perA === 0;
+  const fitsB = layout === "mk,nk"
+    ? K % perB === 0
+    : N % perB === 0 && TN % perB === 0;
+  return fits && fitsA && fitsB && TN % 4 === 0 && TM * TN <= 1024;
 }
 
 /** The tile to use where none was measured: big register tiles on software drivers, shared tiles on graphics cards. */

@@ -6,7 +6,7 @@ import type { MatmulVariant } from "./matmul.ts";
 import { lines, range, store, unpackOne } from "./matmul_text.ts";
 
 /** k values that a workgroup keeps of both operands at once. */
-const K_TILE = 16;
+export const WORKGROUP_K = 16;
 
 /**
  * A workgroup shares tiles of A and B, each invocation keeps a small tile of C:
@@ -25,11 +25,11 @@ export function workgroupBody(variant: MatmulVariant): string {
     `  @builtin(local_invocation_index) lane: u32) {`,
     `let m0 = wg.y * ${BM}u; let n0 = wg.x * ${BN}u;`,
     ...range(TM * TN).map((i) => `var s${i} = 0.0;`),
-    `for (var k0 = 0u; k0 < u.K; k0 += ${K_TILE}u) {`,
+    `for (var k0 = 0u; k0 < u.K; k0 += ${WORKGROUP_K}u) {`,
     a.load,
     b.load,
     `workgroupBarrier();`,
-    `for (var k = 0u; k < ${K_TILE}u; k++) {`,
+    `for (var k = 0u; k < ${WORKGROUP_K}u; k++) {`,
     ...range(TM).map((i) =>
       `let a${i} = a_tile[k * ${BM + 1}u + id.y + ${i * wy}u];`
     ),
@@ -71,18 +71,18 @@ function tileLoads(
   const index = alongK ? `${letter} * u.K + k` : `k * ${length} + ${letter}`;
   // Neighboring invocations load neighboring addresses.
   const [k, other] = alongK
-    ? [`e % ${K_TILE}u`, `e / ${K_TILE}u`]
+    ? [`e % ${WORKGROUP_K}u`, `e / ${WORKGROUP_K}u`]
     : [`e / ${size}u`, `e % ${size}u`];
   const value = name === "A" ? "A[i]" : unpackOne(type, "i");
   return {
     declarations: [
-      `var<workgroup> ${v}_tile: array<f32, ${K_TILE * stride}>;`,
+      `var<workgroup> ${v}_tile: array<f32, ${WORKGROUP_K * stride}>;`,
       `fn load_${v}(${letter}: u32, k: u32) -> f32 {`,
       `if (${letter} >= ${length} || k >= u.K) { return 0.0; }`,
       `let i = ${index}; return ${value}; }`,
     ],
     load: lines([
-      `for (var e = lane; e < ${K_TILE * size}u; e += ${threads}u) {`,
+      `for (var e = lane; e < ${WORKGROUP_K * size}u; e += ${threads}u) {`,
       `let kk = ${k}; let at = ${other};`,
       `${v}_tile[kk * ${stride}u + at] = load_${v}(${letter}0 + at, k0 + kk); }`,
     ]),

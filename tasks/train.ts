@@ -23,11 +23,10 @@ import {
 } from "../core/sae_file.ts";
 import type { Gpu } from "../gpu/mod.ts";
 import { Batches, rowGroupsOf } from "../train/batches.ts";
-import { measureBreakEven } from "../train/break_even.ts";
 import { CHECKPOINT_FILE } from "../train/checkpoint.ts";
 import { evaluateResiduals, type SaeEvaluation } from "../train/evaluate.ts";
 import type { SaeRecipe } from "../train/recipe.ts";
-import { trainerConfig, type TrainOptions, trainSae } from "../train/train.ts";
+import { trainerConfig, trainSae } from "../train/train.ts";
 import { trainingMemory } from "../train/trainer.ts";
 import {
   GPU_FLAGS,
@@ -42,6 +41,7 @@ import { checkPlan, describePlan, planTraining } from "./memory_plan.ts";
 import { RECIPE_FLAGS, recipeOf } from "./recipe_flags.ts";
 import { RunLoggers } from "./run_loggers.ts";
 import { TrainView } from "./train_view.ts";
+import { AUTOTUNE_FLAG, fileStore, tuningFile } from "./tuning_store.ts";
 import { requireNet, wandbServer } from "./wandb.ts";
 import type { WandbServer } from "./wandb_api.ts";
 
@@ -88,6 +88,7 @@ const FLAGS = {
   wandb: { type: "string", help: "project at Weights & Biases to log to" },
   wandb_entity: { type: "string", help: "its user or team" },
   wandb_name: { type: "string", help: "name of the run there" },
+  ...AUTOTUNE_FLAG,
   ...MEMORY_FLAG,
   ...GPU_FLAGS,
 } as const satisfies FlagTable;
@@ -117,6 +118,7 @@ export async function trainTask(
   }
   const gpu = await context.openGpu(flags.gpu);
   planMemory(gpu, recipe, flags, folder, context);
+  await gpu.tuning.attach(fileStore(tuningFile()), flags.autotune);
   const batches = await Batches.open(await rowGroupsOf(folder), recipe);
   const out = userPath(flags.out);
   const id = await fingerprint({
@@ -191,7 +193,11 @@ async function trainAndMeasure(
     }),
     checkpointEvery: flags.checkpoint_every,
     metricsEvery: flags.metrics_every,
-    sparseEntries: pathOf(flags, gpu, context.note),
+    path: flags.path,
+    onPath(sparseEntries): void {
+      const text = describePath(flags, sparseEntries / recipe.batch);
+      if (text !== undefined) context.note(text);
+    },
     signal: context.signal,
     onProgress: (line): void => {
       // Where a resumed run begins shows in its first metrics.
@@ -240,25 +246,14 @@ function loggersOf(
   });
 }
 
-/** Up to how many activations a batch takes the sparse path, or how to find out. */
-function pathOf(
-  { path }: Flags,
-  gpu: Gpu,
-  note: (text: string) => void,
-): NonNullable<TrainOptions["sparseEntries"]> {
-  if (path === "dense") return 0;
-  if (path === "sparse") return Infinity;
-  return async (trainer) => {
-    const most = await measureBreakEven(gpu, trainer);
-    note(
-      most === Infinity
-        ? "sparse path: always taken"
-        : `sparse path: taken up to an L0 of ${
-          (most / trainer.config.batch).toFixed(0)
-        }, where the dense one gets cheaper`,
-    );
-    return most;
-  };
+/** Says up to which L0 the sparse path is taken, where that is decided by cost. */
+function describePath({ path }: Flags, mostL0: number): string | undefined {
+  if (path !== "auto") return undefined;
+  return mostL0 === Infinity
+    ? "sparse path: always taken"
+    : `sparse path: taken up to an L0 of ${
+      mostL0.toFixed(0)
+    }, where the dense one gets cheaper`;
 }
 
 /** Measures what was trained: features on data, and the whole on what was held out, if anything was. */

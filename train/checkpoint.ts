@@ -24,6 +24,16 @@ export interface RunState {
   readonly controller: ControllerState | undefined;
   /** Activations up to which the sparse path is taken: the same bits need the same choices. */
   readonly sparseEntries: number;
+  /** Variants of kernels that are in use, of `gpu.tuning`: likewise. */
+  readonly kernels: Readonly<Record<string, unknown>>;
+}
+
+/** A checkpoint that was opened: what it says, and its tensors. */
+export interface OpenCheckpoint {
+  /** Its tensors. */
+  readonly file: Safetensors;
+  /** The rest. */
+  readonly info: CheckpointInfo;
 }
 
 /** Batches as far as a checkpoint needs them. */
@@ -33,11 +43,13 @@ interface CheckpointedBatches {
   restore(position: BatchPosition): Promise<void> | void;
 }
 
-interface CheckpointInfo {
+/** What a checkpoint says beside its tensors. */
+export interface CheckpointInfo {
   readonly step: number;
   readonly controller: ControllerState | null;
   /** null where all are. */
   readonly sparseEntries: number | null;
+  readonly kernels: Readonly<Record<string, unknown>>;
   readonly position: BatchPosition;
   readonly statistics: { readonly n: number; readonly meanNorm: number };
   readonly recipe: Readonly<Record<string, unknown>>;
@@ -52,6 +64,7 @@ const Info: z.ZodType<CheckpointInfo> = z.object({
     L0: z.number().nullable(),
   }).nullable(),
   sparseEntries: z.number().min(0).nullable(),
+  kernels: z.record(z.string(), z.unknown()),
   position: z.object({
     rng: z.tuple([word, word, word, word]) as z.ZodType<RngState>,
     firstGroup: count,
@@ -70,7 +83,7 @@ export async function writeCheckpoint(
   trainer: SaeTrainer,
   batches: CheckpointedBatches,
   recipe: SaeRecipe,
-  { controller, sparseEntries }: RunState,
+  { controller, sparseEntries, kernels }: RunState,
 ): Promise<void> {
   await trainer.assertFinite();
   const { n, meanNorm } = batches.statistics;
@@ -78,6 +91,7 @@ export async function writeCheckpoint(
     step: trainer.steps,
     controller: controller ?? null,
     sparseEntries: sparseEntries === Infinity ? null : sparseEntries,
+    kernels,
     position: batches.position,
     statistics: { n, meanNorm },
     recipe: { ...recipe },
@@ -89,19 +103,25 @@ export async function writeCheckpoint(
 }
 
 /**
- * Moves a new trainer and its batches to where a checkpoint was written; gives the rest of its state.
- * @throws {RangeError} If it is of another recipe or other data: names what differs.
+ * Opens a checkpoint.
  * @throws {SyntaxError} If the file is no checkpoint, or damaged.
  */
+export async function openCheckpoint(source: Source): Promise<OpenCheckpoint> {
+  const file = await Safetensors.open(source);
+  const text = file.metadata[KEY] ?? "null";
+  return { file, info: checkJson(Info, parse(text), source.name) };
+}
+
+/**
+ * Moves a new trainer and its batches to where a checkpoint was written; gives the rest of its state.
+ * @throws {RangeError} If it is of another recipe or other data: names what differs.
+ */
 export async function resumeFrom(
-  source: Source,
+  { file, info }: OpenCheckpoint,
   trainer: SaeTrainer,
   batches: CheckpointedBatches,
   recipe: SaeRecipe,
 ): Promise<RunState> {
-  const file = await Safetensors.open(source);
-  const text = file.metadata[KEY] ?? "null";
-  const info = checkJson(Info, parse(text), source.name);
   const { n, meanNorm } = batches.statistics;
   const want = { ...recipe, n, meanNorm };
   const got = { ...info.recipe, ...info.statistics };
@@ -111,7 +131,7 @@ export async function resumeFrom(
   const other = Object.keys(want).find((name) => !same(name));
   if (other !== undefined) {
     throw new RangeError(
-      `Cannot resume from "${source.name}": expected ${other} ${
+      `Cannot resume from "${file.source.name}": expected ${other} ${
         JSON.stringify(got[other as keyof typeof got])
       }, with which it was trained: got ${
         JSON.stringify(want[other as keyof typeof want])
@@ -123,6 +143,7 @@ export async function resumeFrom(
   return {
     controller: info.controller ?? undefined,
     sparseEntries: info.sparseEntries ?? Infinity,
+    kernels: info.kernels,
   };
 }
 

@@ -8,7 +8,12 @@ import { Rng } from "../core/rng.ts";
 import type { Source } from "../core/source.ts";
 import type { Gpu } from "../gpu/mod.ts";
 import type { BatchPosition, RowStatistics } from "./batches.ts";
-import { resumeFrom, type RunState, writeCheckpoint } from "./checkpoint.ts";
+import {
+  openCheckpoint,
+  resumeFrom,
+  type RunState,
+  writeCheckpoint,
+} from "./checkpoint.ts";
 import { initSae } from "./init.ts";
 import type { MetricsLine } from "./metrics_line.ts";
 import type { SaeRecipe } from "./recipe.ts";
@@ -16,6 +21,7 @@ import { resampleDead } from "./resample.ts";
 import { scheduleAt, stepsOf, type StepValues } from "./schedule.ts";
 import { CONTROL_EVERY, SparsityController } from "./sparsity_controller.ts";
 import { StepClock } from "./step_clock.ts";
+import { tunePath, tuneProducts } from "./tune.ts";
 import {
   SaeTrainer,
   type TrainerBatch,
@@ -57,10 +63,12 @@ export interface TrainOptions {
   /** Steps between metrics; 10 when absent. */
   readonly metricsEvery?: number;
   /**
-   * Most activations of a batch with which the sparse path is taken: a number, or how to find it on a trainer that may
-   * be used up for it. A guess when absent; a resumed run keeps what its checkpoint tells.
+   * Which way steps go after encoding; "auto", whichever is cheaper for a batch, when absent: by what `gpu.tuning`
+   * remembers or measures, else by a guess. A resumed run keeps what its checkpoint tells.
    */
-  readonly sparseEntries?: number | ((trainer: SaeTrainer) => Promise<number>);
+  readonly path?: "auto" | "dense" | "sparse";
+  /** Called once it is known with up to how many activations of a batch the sparse path is taken. */
+  readonly onPath?: (sparseEntries: number) => void;
   /** Called for each step with metrics, in order. A resumed run tells the steps after its checkpoint again. */
   readonly onProgress?: (line: MetricsLine) => void;
   /** Stops the run after the current step, with a checkpoint. */
@@ -159,22 +167,28 @@ class Run implements Disposable {
       recipe.initThreshold,
     );
     using owned = new DisposableStack();
-    const { sparseEntries } = options;
-    const trainer = owned.use(
-      new SaeTrainer(gpu, {
-        ...trainerConfig(recipe, { d_model, inputScale }),
-        ...(typeof sparseEntries === "number" && { sparseEntries }),
-      }, init),
-    );
+    const { path = "auto" } = options;
+    const config: TrainerConfig = {
+      ...trainerConfig(recipe, { d_model, inputScale }),
+      ...(path !== "auto" &&
+        { sparseEntries: path === "dense" ? 0 : Infinity }),
+    };
+    const opened = checkpoint && await openCheckpoint(checkpoint);
+    // The trainer settles on variants of kernels when it is made.
+    if (opened) gpu.tuning.use(opened.info.kernels);
+    else await tuneProducts(gpu, config);
+    const trainer = owned.use(new SaeTrainer(gpu, config, init));
     const run = new Run(options, trainer);
-    if (checkpoint) {
-      run.#state = await resumeFrom(checkpoint, trainer, batches, recipe);
-    } else if (typeof sparseEntries === "function") {
-      trainer.sparseEntries = await sparseEntries(trainer);
+    if (opened) {
+      run.#state = await resumeFrom(opened, trainer, batches, recipe);
+    } else if (path === "auto" && gpu.tuning.mode !== "off") {
+      trainer.sparseEntries = await tunePath(gpu, trainer);
       trainer.reset();
       trainer.writeParams(init);
     }
+    await gpu.tuning.save();
     owned.move();
+    options.onPath?.(trainer.config.sparseEntries);
     run.#clock.start(trainer.steps);
     return run;
   }
@@ -184,6 +198,7 @@ class Run implements Disposable {
     return {
       controller: this.#controller?.state,
       sparseEntries: this.trainer.config.sparseEntries,
+      kernels: this.#options.gpu.tuning.decisions(),
     };
   }
 
