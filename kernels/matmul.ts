@@ -8,7 +8,7 @@ import {
   type Tensor,
 } from "../gpu/mod.ts";
 import { matmulWgsl } from "./matmul_wgsl.ts";
-import { WORKGROUP_K } from "./matmul_workgroup.ts";
+import { fitsWorkgroup } from "./matmul_workgroup.ts";
 import { turn } from "./turn.ts";
 import { turnBf16 } from "./turn_bf16.ts";
 
@@ -249,7 +249,7 @@ export function matmulKey(
 
 const count = z.int().min(1).max(1024);
 const Variant: z.ZodType<VariantShape> = z.object({
-  kind: z.enum(["registers", "workgroup"]),
+  kind: z.enum(["registers", "workgroup", "dot"]),
   tile: z.tuple([count, count]),
   workgroup: z.tuple([count, count]),
   vec: z.boolean(),
@@ -258,17 +258,15 @@ const Variant: z.ZodType<VariantShape> = z.object({
 
 /** Whether a variant can make a product on a device. */
 export function isUsable(
-  { limits }: Gpu,
-  { kind, tile: [TM, TN], workgroup: [wx, wy], vec, turns = false }:
-    VariantShape,
-  { layout, aType, bType, M, N, K }: MatmulShape,
+  { limits }: Pick<Gpu, "limits">,
+  variant: VariantShape,
+  shape: MatmulShape,
 ): boolean {
+  const { kind, tile: [TM, TN], workgroup: [wx, wy], vec, turns = false } =
+    variant;
+  const { layout, aType, bType, M, N, K } = shape;
+  if (kind !== "registers") return fitsWorkgroup(limits, variant, shape);
   const fits = wx * wy <= limits.maxComputeInvocationsPerWorkgroup;
-  if (kind !== "registers") {
-    const bytes = 4 * WORKGROUP_K * (TM * wy + TN * wx + 2);
-    return fits && !turns && !vec && TM * TN <= 64 &&
-      (kind === "dot" || bytes <= limits.maxComputeWorkgroupStorageSize);
-  }
   if (turns) {
     const isFloat = aType === "f32" && bType === "f32";
     return fits && vec && isFloat && layout !== "km,kn" && TM % 4 === 0 &&

@@ -3,7 +3,14 @@
  * @module
  */
 import type { MatmulVariant } from "./matmul.ts";
-import { lines, pair, range, store, unpackOne } from "./matmul_text.ts";
+import {
+  lines,
+  pair,
+  range,
+  store,
+  unpackEight,
+  unpackOne,
+} from "./matmul_text.ts";
 
 /**
  * Each invocation keeps a tile of C in registers and loads straight from storage:
@@ -183,26 +190,6 @@ function rowLoads(
     })
   );
   return { bases, loads, at: (i, kk) => `${v}${i}_${kk >> 2}[${kk & 3}]` };
-}
-
-/** Two vec4 of floats, named `to` with the numbers from `first` on, from a vec4 of packed pairs. */
-function unpackEight(
-  type: "bf16" | "f16" | "f32",
-  from: string,
-  to: string,
-  first = 0,
-): string[] {
-  return [0, 1].map((h) => {
-    const [x, y] = [`${from}[${2 * h}]`, `${from}[${2 * h + 1}]`];
-    if (type === "f16") {
-      return `let ${to}${
-        first + h
-      } = vec4<f32>(unpack2x16float(${x}), unpack2x16float(${y}));`;
-    }
-    const pair = (word: string) =>
-      `bitcast<f32>(${word} << 16u), bitcast<f32>(${word} & 0xffff0000u)`;
-    return `let ${to}${first + h} = vec4<f32>(${pair(x)}, ${pair(y)});`;
-  });
 }
 
 /** Loads of an operand whose rows run over m or n, k outermost. */

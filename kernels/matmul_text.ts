@@ -22,6 +22,26 @@ export function unpackOne(
   return `unpack2x16float(${name}[(${index}) >> 1u])[(${index}) & 1u]`;
 }
 
+/** Two vec4 of floats, named `to` with the numbers from `first` on, from a vec4 of packed pairs. */
+export function unpackEight(
+  type: "bf16" | "f16" | "f32",
+  from: string,
+  to: string,
+  first = 0,
+): string[] {
+  return [0, 1].map((h) => {
+    const [x, y] = [`${from}[${2 * h}]`, `${from}[${2 * h + 1}]`];
+    if (type === "f16") {
+      return `let ${to}${
+        first + h
+      } = vec4<f32>(unpack2x16float(${x}), unpack2x16float(${y}));`;
+    }
+    const pair = (word: string) =>
+      `bitcast<f32>(${word} << 16u), bitcast<f32>(${word} & 0xffff0000u)`;
+    return `let ${to}${first + h} = vec4<f32>(${pair(x)}, ${pair(y)});`;
+  });
+}
+
 /** Stores an element of C at row m and column n, after the epilogue. */
 export function store(
   { epilogue }: MatmulVariant,

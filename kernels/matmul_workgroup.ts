@@ -2,52 +2,118 @@
  * Products with tiles in workgroup memory, and products with few rows, for graphics cards.
  * @module
  */
-import type { MatmulVariant } from "./matmul.ts";
+import type { Gpu } from "../gpu/mod.ts";
+import type { MatmulLayout, MatmulVariant, VariantShape } from "./matmul.ts";
 import { lines, range, store, unpackOne } from "./matmul_text.ts";
+import {
+  type Operand,
+  scalarStride,
+  scalarTile,
+  wideOperand,
+  wideTile,
+} from "./matmul_workgroup_tiles.ts";
 
-/** k values that a workgroup keeps of both operands at once. */
-export const WORKGROUP_K = 16;
+/** Bytes of workgroup memory that every device has. */
+const LEAST_STORAGE = 16384;
+
+type Shape = Pick<VariantShape, "tile" | "workgroup" | "vec">;
+
+/**
+ * k values of both operands that a workgroup keeps at once: 16, or 8 where 16 would not fit into the workgroup memory
+ * that every device has. Sums run over k in order either way.
+ */
+export function workgroupK(shape: Shape, layout: MatmulLayout): 8 | 16 {
+  return storageOf(shape, layout, 16) <= LEAST_STORAGE ? 16 : 8;
+}
+
+/** Whether a workgroup or dot variant can make a product on a device. */
+export function fitsWorkgroup(
+  { maxComputeWorkgroupStorageSize: most, ...limits }: Gpu["limits"],
+  { kind, vec, turns = false, ...shape }: VariantShape,
+  { layout, aType, bType, M, N, K }: {
+    readonly layout: MatmulLayout;
+    readonly aType: string;
+    readonly bType: string;
+    readonly M: number;
+    readonly N: number;
+    readonly K: number;
+  },
+): boolean {
+  const { tile: [TM, TN], workgroup: [wx, wy] } = shape;
+  if (
+    turns || TM * TN > 64 || wx > limits.maxComputeWorkgroupSizeX ||
+    wy > limits.maxComputeWorkgroupSizeY ||
+    wx * wy > limits.maxComputeInvocationsPerWorkgroup
+  ) return false;
+  if (kind === "dot") {
+    // Lanes halve until one is left.
+    return layout === "mk,nk" && !vec && wy === 1 && (wx & (wx - 1)) === 0 &&
+      4 * wx * TM * TN <= most;
+  }
+  const bytes = storageOf(
+    { ...shape, vec },
+    layout,
+    workgroupK({ ...shape, vec }, layout),
+  );
+  if (bytes > most) return false;
+  if (!vec) return true;
+  const [aRows, bRows] = [layout.startsWith("mk"), layout.endsWith("nk")];
+  const perLoad = (type: string): number => type === "f32" ? 4 : 8;
+  // Columns of a tile are taken in groups of four.
+  return (aRows ? K : M) % perLoad(aType) === 0 &&
+    (bRows ? K : N) % perLoad(bType) === 0 &&
+    (aRows || (TM % 4 === 0 && TM * wy % perLoad(aType) === 0)) &&
+    (bRows || (TN % 4 === 0 && TN * wx % perLoad(bType) === 0));
+}
+
+function storageOf(
+  { tile: [TM, TN], workgroup: [wx, wy], vec }: Shape,
+  layout: MatmulLayout,
+  k: 8 | 16,
+): number {
+  const bytes = (alongK: boolean, size: number): number =>
+    vec ? 16 * wideTile(alongK, size, k).length : 4 * k * scalarStride(size, k);
+  return bytes(layout.startsWith("mk"), TM * wy) +
+    bytes(layout.endsWith("nk"), TN * wx);
+}
 
 /**
  * A workgroup shares tiles of A and B, each invocation keeps a small tile of C:
  * fast where many invocations hide each other's loads (graphics cards).
  */
 export function workgroupBody(variant: MatmulVariant): string {
-  const { layout, tile: [TM, TN], workgroup: [wx, wy], bType } = variant;
-  const [BM, BN] = [TM * wy, TN * wx];
-  const a = tileLoads("A", layout.startsWith("mk"), BM, wx * wy, "f32");
-  const b = tileLoads("B", layout.endsWith("nk"), BN, wx * wy, bType);
+  return variant.vec ? wideBody(variant) : scalarBody(variant);
+}
+
+/** A workgroup's loop over k, between what fills its tiles and what stores its sums. */
+function body(
+  variant: MatmulVariant,
+  a: Operand,
+  b: Operand,
+  multiply: readonly string[],
+  row: (i: number) => string,
+  column: (j: number) => string,
+): string {
+  const { layout, tile: [TM, TN], workgroup: [wx, wy] } = variant;
   return lines([
     ...a.declarations,
     ...b.declarations,
     `@compute @workgroup_size(${wx}, ${wy})`,
     `fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_id) id: vec3<u32>,`,
     `  @builtin(local_invocation_index) lane: u32) {`,
-    `let m0 = wg.y * ${BM}u; let n0 = wg.x * ${BN}u;`,
+    `let m0 = wg.y * ${TM * wy}u; let n0 = wg.x * ${TN * wx}u;`,
     ...range(TM * TN).map((i) => `var s${i} = 0.0;`),
-    `for (var k0 = 0u; k0 < u.K; k0 += ${WORKGROUP_K}u) {`,
-    a.load,
-    b.load,
+    `for (var k0 = 0u; k0 < u.K; k0 += ${workgroupK(variant, layout)}u) {`,
+    a.fill,
+    b.fill,
     `workgroupBarrier();`,
-    `for (var k = 0u; k < ${WORKGROUP_K}u; k++) {`,
-    ...range(TM).map((i) =>
-      `let a${i} = a_tile[k * ${BM + 1}u + id.y + ${i * wy}u];`
-    ),
-    ...range(TN).map((j) =>
-      `let b${j} = b_tile[k * ${BN + 1}u + id.x + ${j * wx}u];`
-    ),
-    ...range(TM).flatMap((i) =>
-      range(TN).map((j) =>
-        `s${i * TN + j} = fma(a${i}, b${j}, s${i * TN + j});`
-      )
-    ),
-    `}`,
+    ...multiply,
     `workgroupBarrier();`,
     `}`,
     ...range(TM).flatMap((i) => [
-      `{ let m = m0 + id.y + ${i * wy}u; if (m < u.M) {`,
+      `{ let m = m0 + ${row(i)}; if (m < u.M) {`,
       ...range(TN).map((j) =>
-        `{ let n = n0 + id.x + ${j * wx}u; if (n < u.N) { ${
+        `{ let n = n0 + ${column(j)}; if (n < u.N) { ${
           store(variant, "m", "n", `s${i * TN + j}`)
         } } }`
       ),
@@ -57,36 +123,68 @@ export function workgroupBody(variant: MatmulVariant): string {
   ]);
 }
 
-/** The tile of an operand in workgroup memory, `[k, m]` or `[k, n]`, and the loop that fills it from k0 on. */
-function tileLoads(
-  name: "A" | "B",
-  alongK: boolean,
-  size: number,
-  threads: number,
-  type: MatmulVariant["bType"],
-): { declarations: string[]; load: string } {
-  const [v, letter] = name === "A" ? ["a", "m"] : ["b", "n"];
-  const length = `u.${letter.toUpperCase()}`;
-  const stride = size + 1; // rows one longer against bank conflicts
-  const index = alongK ? `${letter} * u.K + k` : `k * ${length} + ${letter}`;
-  // Neighboring invocations load neighboring addresses.
-  const [k, other] = alongK
-    ? [`e % ${WORKGROUP_K}u`, `e / ${WORKGROUP_K}u`]
-    : [`e / ${size}u`, `e % ${size}u`];
-  const value = name === "A" ? "A[i]" : unpackOne(type, "i");
-  return {
-    declarations: [
-      `var<workgroup> ${v}_tile: array<f32, ${WORKGROUP_K * stride}>;`,
-      `fn load_${v}(${letter}: u32, k: u32) -> f32 {`,
-      `if (${letter} >= ${length} || k >= u.K) { return 0.0; }`,
-      `let i = ${index}; return ${value}; }`,
-    ],
-    load: lines([
-      `for (var e = lane; e < ${WORKGROUP_K * size}u; e += ${threads}u) {`,
-      `let kk = ${k}; let at = ${other};`,
-      `${v}_tile[kk * ${stride}u + at] = load_${v}(${letter}0 + at, k0 + kk); }`,
+/** Adds the products of an invocation's rows and columns at one k. */
+function fmas(
+  [TM, TN]: VariantShape["tile"],
+  a: (i: number) => string,
+  b: (j: number) => string,
+): string[] {
+  return range(TM).flatMap((i) =>
+    range(TN).map((j) => {
+      const sum = `s${i * TN + j}`;
+      return `${sum} = fma(${a(i)}, ${b(j)}, ${sum});`;
+    })
+  );
+}
+
+/** Tiles `[k, m]` and `[k, n]` of numbers, for row lengths that are no multiples of four. */
+function scalarBody(variant: MatmulVariant): string {
+  const { layout, tile, workgroup: [wx, wy], aType, bType } = variant;
+  const [TM, TN] = tile;
+  const [BM, BN] = [TM * wy, TN * wx];
+  const k = workgroupK(variant, layout);
+  const lanes = wx * wy;
+  const row = (i: number): string => `id.y + ${i * wy}u`;
+  const column = (j: number): string => `id.x + ${j * wx}u`;
+  const a = scalarTile("A", layout.startsWith("mk"), BM, k, lanes, aType);
+  const b = scalarTile("B", layout.endsWith("nk"), BN, k, lanes, bType);
+  const multiply = [
+    `for (var k = 0u; k < ${k}u; k++) {`,
+    ...range(TM).map((i) =>
+      `let a${i} = a_tile[k * ${scalarStride(BM, k)}u + ${row(i)}];`
+    ),
+    ...range(TN).map((j) =>
+      `let b${j} = b_tile[k * ${scalarStride(BN, k)}u + ${column(j)}];`
+    ),
+    ...fmas(tile, (i) => `a${i}`, (j) => `b${j}`),
+    `}`,
+  ];
+  return body(variant, a, b, multiply, row, column);
+}
+
+/**
+ * Tiles of vec4 as they lie in memory, four k of a row or four columns of a k, so that loads and stores of a tile are of
+ * 16 bytes and nothing is transposed.
+ */
+function wideBody(variant: MatmulVariant): string {
+  const { layout, tile, workgroup: [wx, wy], aType, bType } = variant;
+  const [TM, TN] = tile;
+  const k = workgroupK(variant, layout);
+  const lanes = wx * wy;
+  const a = wideOperand("A", layout.startsWith("mk"), TM, wy, k, lanes, aType);
+  const b = wideOperand("B", layout.endsWith("nk"), TN, wx, k, lanes, bType);
+  const multiply = [
+    `for (var q = 0u; q < ${k / 4}u; q++) {`,
+    ...a.rows,
+    ...b.rows,
+    ...range(4).flatMap((kk) => [
+      ...a.columns(kk),
+      ...b.columns(kk),
+      ...fmas(tile, (i) => a.at(i, kk), (j) => b.at(j, kk)),
     ]),
-  };
+    `}`,
+  ];
+  return body(variant, a, b, multiply, a.index, b.index);
 }
 
 /**
