@@ -22,11 +22,18 @@ const KEY = "open_concept_steering";
 export interface RunState {
   /** Of the controller of λ; undefined without one. */
   readonly controller: ControllerState | undefined;
-  /** Activations up to which the sparse path is taken: the same bits need the same choices. */
+  /** Features resampled since the last line of metrics. */
+  readonly nResampled: number;
+  /** Which paths steps may take: the same bits need the same choices. */
+  readonly path: PathChoice;
+  /** Activations up to which the sparse path is taken: likewise. */
   readonly sparseEntries: number;
   /** Variants of kernels that are in use, of `gpu.tuning`: likewise. */
   readonly kernels: Readonly<Record<string, unknown>>;
 }
+
+/** Ways that steps may go after encoding; "auto" is whichever is cheaper for a batch. */
+export type PathChoice = "auto" | "dense" | "sparse";
 
 /** A checkpoint that was opened: what it says, and its tensors. */
 export interface OpenCheckpoint {
@@ -47,6 +54,8 @@ interface CheckpointedBatches {
 export interface CheckpointInfo {
   readonly step: number;
   readonly controller: ControllerState | null;
+  readonly nResampled: number;
+  readonly path: PathChoice;
   /** null where all are. */
   readonly sparseEntries: number | null;
   readonly kernels: Readonly<Record<string, unknown>>;
@@ -61,8 +70,11 @@ const Info: z.ZodType<CheckpointInfo> = z.object({
   step: count,
   controller: z.object({
     factor: z.number().positive(),
-    L0: z.number().nullable(),
+    error: z.number().nullable(),
+    measured: z.number().min(0).nullable(),
   }).nullable(),
+  nResampled: count,
+  path: z.enum(["auto", "dense", "sparse"]),
   sparseEntries: z.number().min(0).nullable(),
   kernels: z.record(z.string(), z.unknown()),
   position: z.object({
@@ -83,7 +95,7 @@ export async function writeCheckpoint(
   trainer: SaeTrainer,
   batches: CheckpointedBatches,
   recipe: SaeRecipe,
-  { controller, sparseEntries, kernels }: RunState,
+  { controller, sparseEntries, ...state }: RunState,
 ): Promise<void> {
   await trainer.assertFinite();
   const { n, meanNorm } = batches.statistics;
@@ -91,7 +103,7 @@ export async function writeCheckpoint(
     step: trainer.steps,
     controller: controller ?? null,
     sparseEntries: sparseEntries === Infinity ? null : sparseEntries,
-    kernels,
+    ...state,
     position: batches.position,
     statistics: { n, meanNorm },
     recipe: { ...recipe },
@@ -113,37 +125,42 @@ export async function openCheckpoint(source: Source): Promise<OpenCheckpoint> {
 }
 
 /**
- * Moves a new trainer and its batches to where a checkpoint was written; gives the rest of its state.
+ * Checks that a run may go on from a checkpoint.
  * @throws {RangeError} If it is of another recipe or other data: names what differs.
+ */
+export function checkSameRun(
+  { file, info }: OpenCheckpoint,
+  recipe: SaeRecipe,
+  { n, meanNorm }: CheckpointedBatches["statistics"],
+): void {
+  const want: Record<string, unknown> = { ...recipe, n, meanNorm };
+  const got: Record<string, unknown> = { ...info.recipe, ...info.statistics };
+  for (const name of Object.keys(want)) {
+    const [now, then] = [want[name], got[name]].map((value) =>
+      JSON.stringify(value)
+    );
+    if (now === then) continue;
+    throw new RangeError(
+      `Cannot resume from "${file.source.name}": expected ${name} ${then}, with which it was trained: got ${now}: choose another output folder, or the same settings`,
+    );
+  }
+}
+
+/**
+ * Moves a new trainer and its batches to where a checkpoint was written; gives the rest of its state.
+ * @throws {RangeError} If a tensor is missing or of another size, or the position is none of this data.
  */
 export async function resumeFrom(
   { file, info }: OpenCheckpoint,
   trainer: SaeTrainer,
   batches: CheckpointedBatches,
-  recipe: SaeRecipe,
 ): Promise<RunState> {
-  const { n, meanNorm } = batches.statistics;
-  const want = { ...recipe, n, meanNorm };
-  const got = { ...info.recipe, ...info.statistics };
-  const same = (name: string): boolean =>
-    JSON.stringify(want[name as keyof typeof want]) ===
-      JSON.stringify(got[name as keyof typeof got]);
-  const other = Object.keys(want).find((name) => !same(name));
-  if (other !== undefined) {
-    throw new RangeError(
-      `Cannot resume from "${file.source.name}": expected ${other} ${
-        JSON.stringify(got[other as keyof typeof got])
-      }, with which it was trained: got ${
-        JSON.stringify(want[other as keyof typeof want])
-      }: choose another output folder, or the same settings`,
-    );
-  }
   await trainer.restore(file, info.step);
   await batches.restore(info.position);
   return {
+    ...info,
     controller: info.controller ?? undefined,
     sparseEntries: info.sparseEntries ?? Infinity,
-    kernels: info.kernels,
   };
 }
 

@@ -7,25 +7,30 @@
 export interface ControllerState {
   /** What the schedule's λ is multiplied by. */
   readonly factor: number;
-  /** L0 of the last update; null before the first. */
-  readonly L0: number | null;
+  /** Error of the last update; null before the first. */
+  readonly error: number | null;
+  /** L0 that was measured for the next update; null where none was. */
+  readonly measured: number | null;
 }
 
-/** Steps between updates. An update takes the L0 of the one before, which has long arrived. */
+/** Steps between updates. An update takes the L0 of the step of the one before, which has long arrived. */
 export const CONTROL_EVERY = 10;
 
 /** Change of log λ at an update, for an L0 that is e times too large. */
-const GAIN = 0.03;
-/** Change of log λ at an update for a change of log L0 since the last one: it holds back an L0 that moves already. */
-const DAMPING = 0.5;
-/** An L0 that is further off than this many times counts as this far off. */
-const MOST = 4;
+const INTEGRAL = 0.05;
+/** Change of log λ for an error that grew by 1 since the last update: it holds back an L0 that is on its way already. */
+const PROPORTIONAL = 1.5;
+/** An L0 that is further off than this many times counts as this far off, so that the way down from all features is no reason to overshoot. */
+const FURTHEST = 4;
+/** λ is never multiplied or divided by more than this: an SAE that has gone silent does not answer. */
+const LARGEST_FACTOR = 1e6;
 
 /** Multiplies λ: up where too many features fire, down where too few do. */
 export class SparsityController {
   readonly #target: number;
   #factor = 1;
-  #last: number | null = null;
+  #error: number | null = null;
+  #measured: number | null = null;
 
   /** @param target The L0 wanted. */
   constructor(target: number) {
@@ -37,28 +42,42 @@ export class SparsityController {
     return this.#factor;
   }
 
-  /** Takes an L0 that was measured. */
-  update(L0: number): void {
-    // An SAE that has gone silent has an L0 of 0, whose logarithm says nothing.
-    const measured = Math.max(L0, this.#target / 1e3);
-    const off = Math.log(measured / this.#target);
-    const limit = Math.log(MOST);
-    const moved = this.#last === null ? 0 : Math.log(measured / this.#last);
-    this.#last = measured;
-    this.#factor *= Math.exp(
-      GAIN * Math.max(-limit, Math.min(limit, off)) +
-        DAMPING * Math.max(-limit, Math.min(limit, moved)) * GAIN * 10,
-    );
+  /** Takes an L0 for the next update. */
+  measure(L0: number): void {
+    this.#measured = L0;
+  }
+
+  /** Moves λ by what was measured since the last update, if anything. */
+  update(): void {
+    if (this.#measured === null) return;
+    const error = clamp(Math.log(this.#measured / this.#target), FURTHEST);
+    const growth = error - (this.#error ?? error);
+    const logFactor = Math.log(this.#factor) + INTEGRAL * error +
+      PROPORTIONAL * growth;
+    this.#factor = Math.exp(clamp(logFactor, LARGEST_FACTOR));
+    this.#error = error;
+    this.#measured = null;
   }
 
   /** Where it stands. */
   get state(): ControllerState {
-    return { factor: this.#factor, L0: this.#last };
+    return {
+      factor: this.#factor,
+      error: this.#error,
+      measured: this.#measured,
+    };
   }
 
   /** Goes on from a state. */
-  set state({ factor, L0 }: ControllerState) {
+  set state({ factor, error, measured }: ControllerState) {
     this.#factor = factor;
-    this.#last = L0;
+    this.#error = error;
+    this.#measured = measured;
   }
+}
+
+/** A logarithm, at most that of `most` away from 0; an infinite one too. */
+function clamp(log: number, most: number): number {
+  const limit = Math.log(most);
+  return Math.max(-limit, Math.min(limit, log));
 }

@@ -2,22 +2,24 @@
  * The training loop: batches in, an SAE folder out.
  * @module
  */
-import type { SaeMetadata, SaeWeights, WriteFile } from "../core/sae_file.ts";
-import { foldSae, saveSae } from "../core/sae_file.ts";
+import type { SaeMetadata, WriteFile } from "../core/sae_file.ts";
 import { Rng } from "../core/rng.ts";
 import type { Source } from "../core/source.ts";
 import type { Gpu } from "../gpu/mod.ts";
 import type { BatchPosition, RowStatistics } from "./batches.ts";
 import {
+  checkSameRun,
   openCheckpoint,
+  type PathChoice,
   resumeFrom,
   type RunState,
   writeCheckpoint,
 } from "./checkpoint.ts";
-import { initSae } from "./init.ts";
+import { initSae, type SaeParams } from "./init.ts";
 import type { MetricsLine } from "./metrics_line.ts";
 import type { SaeRecipe } from "./recipe.ts";
 import { resampleDead } from "./resample.ts";
+import { saveTrained } from "./save_trained.ts";
 import { scheduleAt, stepsOf, type StepValues } from "./schedule.ts";
 import { CONTROL_EVERY, SparsityController } from "./sparsity_controller.ts";
 import { StepClock } from "./step_clock.ts";
@@ -66,7 +68,7 @@ export interface TrainOptions {
    * Which way steps go after encoding; "auto", whichever is cheaper for a batch, when absent: by what `gpu.tuning`
    * remembers or measures, else by a guess. A resumed run keeps what its checkpoint tells.
    */
-  readonly path?: "auto" | "dense" | "sparse";
+  readonly path?: PathChoice;
   /** Called once it is known with up to how many activations of a batch the sparse path is taken. */
   readonly onPath?: (sparseEntries: number) => void;
   /** Called for each step with metrics, in order. A resumed run tells the steps after its checkpoint again. */
@@ -130,26 +132,41 @@ export async function trainSae(options: TrainOptions): Promise<TrainResult> {
   }
   await run.settle();
   const isDone = run.trainer.steps === recipe.steps;
-  if (isDone) await save(run.trainer, options);
+  if (isDone) await saveTrained(run.trainer, options);
   else await run.checkpoint();
   return { step: run.trainer.steps, isDone, ...await run.dead() };
+}
+
+/** Where the parameters start. */
+function startOf(
+  { init, d_sae, seed, architecture, initThreshold }: SaeRecipe,
+  { mean, median, inputScale }: RowStatistics,
+): SaeParams {
+  const start = init === "median" ? median ?? mean : mean;
+  const scaled = start.map((value) => value * inputScale);
+  return initSae(scaled, d_sae, seed, architecture, initThreshold);
 }
 
 /** A run under way. */
 class Run implements Disposable {
   readonly trainer: SaeTrainer;
   readonly #options: TrainOptions;
+  readonly #path: PathChoice;
   readonly #controller: SparsityController | undefined;
   readonly #clock = new StepClock();
   /** Steps whose metrics were asked for and have not been taken, oldest first. */
   #asked: number[] = [];
-  /** L0 of steps that the controller may still want. */
-  readonly #L0 = new Map<number, number>();
+  /** Features resampled since the last line of metrics. */
   #nResampled = 0;
 
-  private constructor(options: TrainOptions, trainer: SaeTrainer) {
+  private constructor(
+    options: TrainOptions,
+    trainer: SaeTrainer,
+    path: PathChoice,
+  ) {
     this.#options = options;
     this.trainer = trainer;
+    this.#path = path;
     const { targetL0 } = options.recipe;
     if (targetL0 > 0) this.#controller = new SparsityController(targetL0);
   }
@@ -157,30 +174,24 @@ class Run implements Disposable {
   static async start(options: TrainOptions): Promise<Run> {
     const { gpu, batches, recipe, checkpoint } = options;
     const { d_model, statistics } = batches;
-    const { inputScale, mean, median } = statistics;
-    const start = recipe.init === "median" ? median ?? mean : mean;
-    const init = initSae(
-      start.map((value) => value * inputScale),
-      recipe.d_sae,
-      recipe.seed,
-      recipe.architecture,
-      recipe.initThreshold,
-    );
-    using owned = new DisposableStack();
-    const { path = "auto" } = options;
+    const { inputScale } = statistics;
+    const opened = checkpoint && await openCheckpoint(checkpoint);
+    if (opened) checkSameRun(opened, recipe, statistics);
+    const path = opened?.info.path ?? options.path ?? "auto";
     const config: TrainerConfig = {
       ...trainerConfig(recipe, { d_model, inputScale }),
       ...(path !== "auto" &&
         { sparseEntries: path === "dense" ? 0 : Infinity }),
     };
-    const opened = checkpoint && await openCheckpoint(checkpoint);
     // The trainer settles on variants of kernels when it is made.
     if (opened) gpu.tuning.use(opened.info.kernels);
     else await tuneProducts(gpu, config);
+    using owned = new DisposableStack();
+    const init = startOf(recipe, statistics);
     const trainer = owned.use(new SaeTrainer(gpu, config, init));
-    const run = new Run(options, trainer);
+    const run = new Run(options, trainer, path);
     if (opened) {
-      run.#state = await resumeFrom(opened, trainer, batches, recipe);
+      run.#state = await resumeFrom(opened, trainer, batches);
     } else if (path === "auto" && gpu.tuning.mode !== "off") {
       trainer.sparseEntries = await tunePath(gpu, trainer);
       trainer.reset();
@@ -197,13 +208,16 @@ class Run implements Disposable {
   get #state(): RunState {
     return {
       controller: this.#controller?.state,
+      nResampled: this.#nResampled,
+      path: this.#path,
       sparseEntries: this.trainer.config.sparseEntries,
       kernels: this.#options.gpu.tuning.decisions(),
     };
   }
 
-  set #state({ controller, sparseEntries }: RunState) {
+  set #state({ controller, nResampled, sparseEntries }: RunState) {
     if (this.#controller && controller) this.#controller.state = controller;
+    this.#nResampled = nResampled;
     this.trainer.sparseEntries = sparseEntries;
   }
 
@@ -277,14 +291,12 @@ class Run implements Disposable {
       step >= stepsOf(lambdaWarmup, steps);
   }
 
-  /** Updates λ by the L0 of the update before, which has arrived by now or is waited for. */
+  /** Updates λ by the L0 of the step of the update before, which has arrived by now or is waited for. */
   async #control(step: number): Promise<void> {
     const from = step - CONTROL_EVERY;
     const later = this.#asked.filter((asked) => asked > from).length;
     if (this.#asked.includes(from)) await this.#wait(later);
-    const L0 = this.#L0.get(from);
-    this.#L0.clear();
-    if (L0 !== undefined) this.#controller!.update(L0);
+    this.#controller!.update();
   }
 
   async #resample(step: number): Promise<void> {
@@ -317,7 +329,7 @@ class Run implements Disposable {
     for (const metrics of arrived) {
       const { step, loss, mse, l1, L0, gradNorm, lambda, lr, path } = metrics;
       this.#asked = this.#asked.filter((asked) => asked > step);
-      this.#L0.set(step, L0);
+      if (this.#controls(step)) this.#controller!.measure(L0);
       const isLast = step + 1 === recipe.steps;
       if (!isLast && step % metricsEvery !== 0) continue;
       onProgress?.({
@@ -346,42 +358,4 @@ class Run implements Disposable {
   [Symbol.dispose](): void {
     this.trainer[Symbol.dispose]();
   }
-}
-
-async function save(
-  trainer: SaeTrainer,
-  { recipe, metadata, write, batches }: TrainOptions,
-): Promise<void> {
-  const { d_model, d_sae, architecture } = trainer.config;
-  const { inputScale } = batches.statistics;
-  const { log_threshold, ...params } = await trainer.params();
-  const smallestKept = await trainer.smallestKept();
-  // At inference a batchtopk is a jumprelu with one threshold: what a vector gives must not depend on others.
-  const threshold = architecture === "batchtopk"
-    ? new Float32Array(d_sae).fill(smallestKept ?? 0)
-    : log_threshold?.map((value) => Math.exp(value));
-  const weights: SaeWeights = {
-    d_model,
-    d_sae,
-    ...params,
-    ...(threshold && { threshold }),
-  };
-  const saved = architecture === "batchtopk" ? "jumprelu" : architecture;
-  foldSae(weights, inputScale, saved);
-  await saveSae(write, {
-    weights,
-    metadata: {
-      ...metadata,
-      architecture: saved,
-      ...(architecture === "topk" && {
-        k: recipe.k,
-        ...(smallestKept !== undefined && {
-          inferenceThreshold: smallestKept / inputScale,
-        }),
-      }),
-      inputScale,
-      nTokensTrained: recipe.steps * recipe.batch * recipe.accumulate,
-      recipe: { ...recipe },
-    },
-  });
 }
