@@ -15,7 +15,7 @@ import { type Compiled, Pipelines } from "./pipeline.ts";
 import { Profiler } from "./profile.ts";
 import { Recorder, UniformPages } from "./record.ts";
 import { planRowBlocks, Tensor } from "./tensor.ts";
-import { Tuning } from "./tuning.ts";
+import { adapterIdentity, Tuning } from "./tuning.ts";
 
 /** Which GPU to open, and how much of it to use. */
 export interface GpuOptions {
@@ -84,7 +84,7 @@ export class Gpu implements Disposable {
     this.uniformPages = new UniformPages(device);
     this.#pipelines = new Pipelines(device);
     this.name = adapterName(adapter);
-    this.tuning = new Tuning(this.name);
+    this.tuning = new Tuning(adapterIdentity(adapter.info));
     this.isSoftware = options.isSoftware ?? adapter.info.isFallbackAdapter ??
       false;
     const binding = Math.min(

@@ -14,23 +14,39 @@ export interface TuningStore {
   save(json: unknown): Promise<void>;
 }
 
-/** Form of what is kept; grows when kernels change so that old timings say nothing. */
-const VERSION = 1;
+/** Form of what is kept, and of our kernels; grows when either changes so that old timings say nothing. */
+const VERSION = 2;
 
 type Json = Readonly<Record<string, unknown>>;
 
-/** Decisions by key, for one adapter. */
+/** What timings hold for: an adapter and, as far as it tells, its driver. */
+export function adapterIdentity(
+  { vendor, architecture, device, description }: Pick<
+    GPUAdapterInfo,
+    "vendor" | "architecture" | "device" | "description"
+  >,
+): string {
+  const parts = [description, vendor, architecture, device];
+  return parts.filter((part) => part).join(", ") || "unnamed adapter";
+}
+
+/**
+ * Decisions by key, for one adapter. Three kinds are told apart: those that this process has found out are kept in the
+ * store; those and all that were used go into checkpoints; the others of the store can be forgotten without a trace.
+ */
 export class Tuning {
   /** Whether unknown things are timed. */
   mode: TuningMode = "off";
   readonly #adapter: string;
   readonly #known = new Map<string, unknown>();
   readonly #used = new Set<string>();
+  readonly #found = new Set<string>();
+  readonly #adopted = new Set<string>();
   #store: TuningStore | undefined;
 
   /**
    * Nothing is decided yet.
-   * @param adapter Name of the adapter that decisions are for.
+   * @param adapter The adapter that decisions are for; see {@link adapterIdentity}.
    */
   constructor(adapter: string) {
     this.#adapter = adapter;
@@ -48,17 +64,19 @@ export class Tuning {
     return value;
   }
 
-  /** Whether it has to be found out by timing. */
+  /** Whether it has to be found out by timing: where unknown, or with mode "force" once a process. */
   isWanted(key: string): boolean {
     if (this.mode === "off") return false;
     return !this.#known.has(key) ||
-      (this.mode === "force" && !this.#used.has(key));
+      (this.mode === "force" && !this.#found.has(key) &&
+        !this.#adopted.has(key));
   }
 
   /** Decides; values are JSON. */
   set(key: string, value: unknown): void {
     this.#known.set(key, value);
     this.#used.add(key);
+    this.#found.add(key);
   }
 
   /** What this process has used or found out: with it another one takes the same kernels. */
@@ -67,34 +85,60 @@ export class Tuning {
     return Object.fromEntries(used.map((key) => [key, this.#known.get(key)]));
   }
 
-  /** Takes decisions of another process, instead of what is known. */
-  use(decisions: Readonly<Record<string, unknown>>): void {
-    for (const [key, value] of Object.entries(decisions)) this.set(key, value);
-  }
-
-  /** Takes what a store has for this adapter, and keeps in it what is found out from now on; not with mode "off". */
-  async attach(store: TuningStore, mode: TuningMode): Promise<void> {
-    this.mode = mode;
-    if (mode === "off") return;
-    this.#store = store;
-    const entries = entriesOf(await store.load());
-    for (const [key, value] of Object.entries(entries[this.#adapter] ?? {})) {
-      if (!this.#known.has(key)) this.#known.set(key, value);
+  /**
+   * Takes the decisions of another process, as those of a checkpoint, so that the same kernels run. What a store gave and
+   * nobody has used is forgotten: the other process decided without it. Nothing of this is kept in the store, since it
+   * may come from another adapter. What is no object of decisions is ignored.
+   */
+  use(decisions: unknown): void {
+    if (!isObject(decisions)) return;
+    for (const key of [...this.#known.keys()]) {
+      if (!this.#used.has(key)) this.#known.delete(key);
+    }
+    for (const [key, value] of Object.entries(decisions)) {
+      if (value === undefined || value === null) continue;
+      this.#known.set(key, value);
+      this.#used.add(key);
+      this.#adopted.add(key);
+      this.#found.delete(key);
     }
   }
 
-  /** Keeps what is known, beside what other adapters have there. */
+  /**
+   * Takes what a store has for this adapter, and keeps in it what is found out from now on; not with mode "off".
+   * A store that fails is as good as an empty one.
+   */
+  async attach(store: TuningStore, mode: TuningMode): Promise<void> {
+    this.mode = mode;
+    this.#store = mode === "off" ? undefined : store;
+    const entries = await this.#stored();
+    for (const [key, value] of Object.entries(entries[this.#adapter] ?? {})) {
+      if (!this.#known.has(key) && value !== null) this.#known.set(key, value);
+    }
+  }
+
+  /** Keeps what was found out, beside what others, and other adapters, have there. */
   async save(): Promise<void> {
-    if (!this.#store) return;
-    const others = entriesOf(await this.#store.load());
-    const ours = {
-      ...others[this.#adapter],
-      ...Object.fromEntries(this.#known),
-    };
-    await this.#store.save({
-      version: VERSION,
-      adapters: { ...others, [this.#adapter]: ours },
-    });
+    if (!this.#store || this.mode === "off" || this.#found.size === 0) return;
+    const others = await this.#stored();
+    const found = [...this.#found].map((key) => [key, this.#known.get(key)]);
+    const ours = { ...others[this.#adapter], ...Object.fromEntries(found) };
+    try {
+      await this.#store.save({
+        version: VERSION,
+        adapters: { ...others, [this.#adapter]: ours },
+      });
+    } catch {
+      // It is timed again, then.
+    }
+  }
+
+  async #stored(): Promise<Record<string, Json>> {
+    try {
+      return entriesOf(await this.#store?.load());
+    } catch {
+      return {};
+    }
   }
 }
 
