@@ -2,7 +2,7 @@
  * Where timings of adapters are kept between runs: a file in the user's cache folder.
  * @module
  */
-import { dirname, join } from "node:path";
+import { dirname, isAbsolute, join } from "node:path";
 import type { FlagTable } from "../core/flags.ts";
 import type { TuningStore } from "../gpu/mod.ts";
 
@@ -28,10 +28,10 @@ export function tuningFile(
   os: typeof Deno.build.os = Deno.build.os,
 ): string | undefined {
   const home = env("HOME");
-  const cache = os === "windows"
-    ? env("LOCALAPPDATA")
-    : env("XDG_CACHE_HOME") ??
-      (home && join(home, os === "darwin" ? "Library/Caches" : ".cache"));
+  const own = env("XDG_CACHE_HOME");
+  const cache = os === "windows" ? env("LOCALAPPDATA") : own && isAbsolute(own) // others are to be ignored, by the XDG specification
+    ? own
+    : home && join(home, os === "darwin" ? "Library/Caches" : ".cache");
   return cache && join(cache, "open-concept-steering", "tuning.json");
 }
 

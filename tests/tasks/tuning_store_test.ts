@@ -11,6 +11,8 @@ Deno.test("tuningFile() is in the user's cache folder, where there is one", () =
   equal(tuningFile(home, "darwin"), join("/home/ada/Library/Caches", end));
   const own = env({ HOME: "/home/ada", XDG_CACHE_HOME: "/fast" });
   equal(tuningFile(own, "linux"), join("/fast", end));
+  const relative = env({ HOME: "/home/ada", XDG_CACHE_HOME: "fast" });
+  equal(tuningFile(relative, "linux"), join("/home/ada/.cache", end));
   const windows = env({ LOCALAPPDATA: "/Users/ada/Local" });
   equal(tuningFile(windows, "windows"), join("/Users/ada/Local", end));
   equal(tuningFile(env({}), "linux"), undefined);
@@ -42,3 +44,17 @@ Deno.test("fileStore() keeps JSON, leaves no other file, and forgets in silence 
     await Deno.remove(folder, { recursive: true });
   }
 });
+
+Deno.test(
+  "fileStore() neither reads nor writes, nor asks, where it is not allowed to",
+  {
+    permissions: { read: true, env: false, write: false },
+  },
+  async () => {
+    equal(tuningFile(), undefined, "no variable may be read");
+    const path = join(import.meta.dirname!, "tuning_store_test.json");
+    const store = fileStore(path);
+    await store.save({ a: 1 });
+    equal(await store.load(), undefined);
+  },
+);
