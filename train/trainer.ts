@@ -294,11 +294,12 @@ export class SaeTrainer implements Disposable {
   replaceFeatures(features: readonly number[], rows: SaeParams): void {
     const { d_model } = this.config;
     for (const [n, i] of features.entries()) {
-      for (const [name, { W, m, v }] of this.#tensors.named()) {
+      for (const [name, { W, m, v, scales }] of this.#tensors.named()) {
         if (name === "b_dec") continue;
         const width = W.shape.length === 2 ? d_model : 1;
         W.write(rows[name]!.slice(n * width, (n + 1) * width), i);
-        for (const moment of [m, v]) {
+        // 8-bit codes of 0 are moments of 0 only with scales of 0.
+        for (const moment of scales ? [m, v, scales] : [m, v]) {
           moment.write(new Uint8Array(moment.rowBytes), i);
         }
       }
