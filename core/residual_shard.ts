@@ -102,31 +102,51 @@ export class ResidualShard {
   }
 
   /**
-   * The rows of one row group.
+   * The rows of one row group, and what they belong to.
    * @throws {SyntaxError} If the file is damaged or its rows are not of one length.
    * @throws {RangeError} If a value is not finite: names the row.
    */
   async read(group: number): Promise<ResidualRows> {
-    const { start, n_rows } = this.rowGroups[group]!;
-    const values = this.header
-      ? await this.#binaryRows(group, this.header.d_model)
-      : await this.#listRows(group);
-    const d_model = values.length / n_rows;
-    const bad = firstNonFinite(values);
-    if (bad >= 0) {
-      throw new RangeError(
-        `Cannot read "${this.name}": expected finite values: got bits 0x${
-          values[bad]!.toString(16)
-        } in row ${start + Math.floor(bad / d_model)}: collect it again`,
-      );
-    }
-    if (!this.header) return { n_rows, d_model, rows: values };
+    const { n_rows } = this.rowGroups[group]!;
+    const rows = await this.rows(group);
+    const d_model = rows.length / n_rows;
+    if (!this.header) return { n_rows, d_model, rows };
     const [token_ids, positions, documents] = [
       await this.#labels("token_id", group),
       await this.#labels("position", group),
       await this.#labels("document", group),
     ];
-    return { n_rows, d_model, rows: values, token_ids, positions, documents };
+    return { n_rows, d_model, rows, token_ids, positions, documents };
+  }
+
+  /**
+   * The bare rows of one row group: bits of bf16 `[n_rows, d_model]`.
+   * @param options.keepBad Whether rows that are not finite are given, too.
+   * @throws {SyntaxError} If the file is damaged or its rows are not of one length.
+   * @throws {RangeError} If a value is not finite and bad rows are not kept: names the row.
+   */
+  async rows(
+    group: number,
+    { keepBad = false }: { readonly keepBad?: boolean } = {},
+  ): Promise<Uint16Array<ArrayBuffer>> {
+    const values = this.header
+      ? await this.#binaryRows(group, this.header.d_model)
+      : await this.#listRows(group);
+    const bad = keepBad ? -1 : firstNonFinite(values);
+    if (bad < 0) return values;
+    const { start, n_rows } = this.rowGroups[group]!;
+    throw new RangeError(
+      `Cannot read "${this.name}": expected finite values: got bits 0x${
+        values[bad]!.toString(16)
+      } in row ${
+        start + Math.floor(bad * n_rows / values.length)
+      }: collect it again`,
+    );
+  }
+
+  /** The token of each row of one row group; undefined in shards that do not record it. */
+  async tokenIds(group: number): Promise<Int32Array | undefined> {
+    return this.header && await this.#labels("token_id", group);
   }
 
   /** All rows, row group by row group. */

@@ -3,88 +3,25 @@
  * same seed, and able to go on where a run stopped.
  * @module
  */
-import type { ResidualFolder } from "../core/residuals.ts";
-import { Rng, type RngState } from "../core/rng.ts";
-import { RowSums } from "./row_sums.ts";
+import { Rng } from "../core/rng.ts";
+import type {
+  BatchOptions,
+  BatchPosition,
+  BatchSource,
+  DroppedRows,
+} from "./batch_source.ts";
+import { RowFilter, rowNormsOf } from "./row_filter.ts";
+import { FilteredGroups, type RowGroups } from "./row_groups.ts";
+import { RowMeasure, type RowStatistics } from "./row_statistics.ts";
 
-/** Vectors in groups that can be read in any order. */
-export interface RowGroups {
-  /** What errors call the whole. */
-  readonly name: string;
-  /** Size of a vector. */
-  readonly d_model: number;
-  /** Number of vectors in each group. */
-  readonly sizes: readonly number[];
-  /**
-   * Bits of bf16 `[sizes[group], d_model]`.
-   * @throws {RangeError} If a value is not finite: names shard and row.
-   */
-  read(group: number): Promise<Uint16Array<ArrayBuffer>>;
-}
+export type { BatchOptions, BatchPosition, RowGroups, RowStatistics };
+export { rowGroupsOf } from "./row_groups.ts";
 
-/** How batches are drawn. */
-export interface BatchOptions {
-  /** Vectors of a batch. */
-  readonly batch: number;
-  /** Most vectors in memory; at least one group is. */
-  readonly bufferRows: number;
-  /** Vectors at the end of the data that are never drawn. */
-  readonly holdOut: number;
-  /** Seed of the order. */
-  readonly seed: number;
-}
-
-/** What is known of the vectors that are drawn from. */
-export interface RowStatistics {
-  /** How many there are. */
-  readonly n: number;
-  /** Their mean, unscaled, `[d_model]`. */
-  readonly mean: Float64Array;
-  /** Their geometric median, unscaled, `[d_model]`, where it was asked for. */
-  readonly median?: Float64Array;
-  /** Mean of their L2 norms. */
-  readonly meanNorm: number;
-  /** Mean of Σ_j (x − mean)², unscaled: what the FVU is a share of. */
-  readonly variance: number;
-  /** √d_model / meanNorm: scales the mean norm to √d_model. */
-  readonly inputScale: number;
-}
-
-/** Where a run of batches stands. */
-export interface BatchPosition {
-  /** State of the draws. */
-  readonly rng: RngState;
-  /** Place of the oldest group in memory in the endless sequence of groups. */
-  readonly firstGroup: number;
-  /** Vectors drawn since that group became the oldest. */
-  readonly nDrawn: number;
-}
-
-/** The row groups of all shards of a folder. Footers are read now, rows when asked for. */
-export async function rowGroupsOf(folder: ResidualFolder): Promise<RowGroups> {
-  const { shards, model } = folder.manifest;
-  const places: { shard: number; group: number }[] = [];
-  const sizes: number[] = [];
-  for (const shard of shards.keys()) {
-    const { rowGroups } = await folder.shard(shard);
-    for (const [group, { n_rows }] of rowGroups.entries()) {
-      places.push({ shard, group });
-      sizes.push(n_rows);
-    }
-  }
-  return {
-    name: folder.name,
-    d_model: model.d_model,
-    sizes,
-    async read(index): Promise<Uint16Array<ArrayBuffer>> {
-      const { shard, group } = places[index]!;
-      return (await (await folder.shard(shard)).read(group)).rows;
-    },
-  };
-}
+/** Vectors that statistics are taken of, at most, where data does not fit into the buffer; a larger buffer allows more. */
+export const SAMPLE_ROWS = 2 ** 18;
 
 interface LoadedGroup {
-  /** Number of vectors to draw from; those held out come after them. */
+  /** Number of vectors. */
   readonly n: number;
   readonly rows: Uint16Array<ArrayBuffer>;
 }
@@ -94,16 +31,20 @@ interface LoadedGroup {
  * into the buffer stays there. Otherwise groups pass through it in random order,
  * anew in every epoch: each time as many vectors were drawn as the oldest group
  * has, it makes room, so that an epoch of batches draws each vector once on average.
+ * The buffer holds at most `bufferRows` vectors or one group, and one group more is on its way.
+ *
+ * `statistics.n` counts the vectors that are drawn from; where not all of them
+ * were measured, those that a filter will leave out are counted, too.
  */
-export class Batches {
+export class Batches implements BatchSource {
+  /** What errors call the data. */
+  readonly name: string;
   /** Size of a vector. */
   readonly d_model: number;
   /** Of the vectors that are drawn from. */
   readonly statistics: RowStatistics;
-  readonly #groups: RowGroups;
+  readonly #groups: FilteredGroups;
   readonly #options: BatchOptions;
-  /** How many vectors of each group are not held out; only the last groups have fewer than all. */
-  readonly #sizes: readonly number[];
   readonly #fits: boolean;
   readonly #draws: Rng;
   readonly #orders: Rng;
@@ -114,62 +55,88 @@ export class Batches {
   #ahead: { place: number; group: Promise<LoadedGroup> } | undefined;
 
   private constructor(
-    groups: RowGroups,
+    { name, d_model }: RowGroups,
+    groups: FilteredGroups,
     options: BatchOptions,
-    sizes: readonly number[],
     statistics: RowStatistics,
+    fits: boolean,
   ) {
     this.#groups = groups;
     this.#options = options;
-    this.#sizes = sizes;
-    this.d_model = groups.d_model;
+    this.name = name;
+    this.d_model = d_model;
     this.statistics = statistics;
-    this.#fits = statistics.n <= options.bufferRows;
+    this.#fits = fits;
     const rng = new Rng(options.seed);
     this.#draws = rng.fork("batches");
     this.#orders = rng.fork("order of row groups");
   }
 
   /**
-   * Reads all vectors once: checks them and measures their mean and norms.
-   * @throws {RangeError} If too few are left to draw from, or a vector is not finite: names shard and row.
+   * Measures mean and norms: of all vectors where they fit into the buffer, which keeps them, else of
+   * row groups drawn by the seed, up to {@link SAMPLE_ROWS} or `bufferRows` vectors, whichever is more.
+   * @throws {RangeError} If fewer than a batch are left to draw from, or a vector is not finite: names shard and row.
+   * @throws {TypeError} If tokens are left out and the data does not tell them.
    */
   static async open(
     groups: RowGroups,
     options: BatchOptions,
   ): Promise<Batches> {
+    const { name, d_model } = groups;
+    const { batch, bufferRows, holdOut, init, seed } = options;
     const total = groups.sizes.reduce((sum, n) => sum + n, 0);
-    const nTrain = total - options.holdOut;
+    const nTrain = total - holdOut;
     if (nTrain < 1) {
       throw new RangeError(
-        `Cannot train on "${groups.name}": expected more than the ${options.holdOut} vectors that are held out: got ${total}: collect more, or hold out fewer`,
+        `Cannot train on "${name}": expected more than the ${holdOut} vectors that are held out: got ${total}: collect more, or hold out fewer`,
       );
     }
-    let start = 0;
-    const kept = groups.sizes.map((n) => {
-      start += n;
-      return Math.max(0, Math.min(n, nTrain - (start - n)));
-    });
-    const sizes = kept.slice(0, kept.findLastIndex((n) => n > 0) + 1);
-    const keep: LoadedGroup[] = [];
-    const sums = new RowSums(groups.d_model);
-    for (const [group, n] of sizes.entries()) {
-      const rows = await groups.read(group);
-      sums.add(rows.subarray(0, n * groups.d_model));
-      if (nTrain <= options.bufferRows) keep.push({ n, rows });
-    }
-    const statistics = statisticsOf(sums, groups.name);
-    const batches = new Batches(groups, options, sizes, statistics);
-    batches.#buffer.push(...keep);
+    const fits = nTrain <= bufferRows;
+    const filter = new RowFilter(options);
+    const kept = new FilteredGroups(groups, filter, holdOut);
+    const sample = fits
+      ? [...kept.sizes.keys()]
+      : sampleOf(kept.sizes, Math.max(bufferRows, SAMPLE_ROWS), seed);
+    const buffer: LoadedGroup[] = [];
+    const measure = async (onRows?: (rows: Uint16Array) => void) => {
+      const measured = new RowMeasure(d_model, { init, nMost: nTrain });
+      buffer.length = 0;
+      for (const group of sample) {
+        const rows = await kept.read(group);
+        onRows?.(rows);
+        measured.add(rows);
+        if (fits) buffer.push({ n: rows.length / d_model, rows });
+      }
+      return measured;
+    };
+    const norms: Float64Array[] = [];
+    let measured = await measure(
+      filter.maxNorm > 0
+        ? (rows) => norms.push(rowNormsOf(rows, d_model))
+        : undefined,
+    );
+    filter.learn(joined(norms));
+    const isLong = (norm: number): boolean => norm > filter.limit;
+    if (norms.some((some) => some.some(isLong))) measured = await measure();
+    const isWhole = sample.length === kept.sizes.length;
+    if (measured.n === 0) throw noneLeft(name, kept.dropped);
+    const statistics = measured.finish(name, isWhole ? measured.n : nTrain);
+    checkEnough(statistics.n, batch, name, kept.dropped);
+    const batches = new Batches(groups, kept, options, statistics, fits);
+    batches.#buffer.push(...buffer);
     return batches;
+  }
+
+  /** What was left out of the groups that were read. */
+  get dropped(): DroppedRows {
+    return this.#groups.dropped;
   }
 
   /** Draws the next batch: bits of bf16 `[batch, d_model]`. */
   async next(): Promise<Uint16Array<ArrayBuffer>> {
-    await this.#fill();
+    const total = await this.#fill();
     const { batch } = this.#options;
     const { d_model } = this;
-    const total = this.#buffer.reduce((sum, { n }) => sum + n, 0);
     const drawn = new Uint16Array(batch * d_model);
     for (let b = 0; b < batch; b++) {
       let row = this.#draws.below(total);
@@ -198,12 +165,12 @@ export class Batches {
    * Goes to a position of the same data, options and seed; the next batch is the one that followed there.
    * @throws {RangeError} If it is no position of this data.
    */
-  restore({ rng, firstGroup, nDrawn }: BatchPosition): void {
+  restore({ rng, firstGroup, nDrawn, document }: BatchPosition): void {
     const isPlace = Number.isSafeInteger(firstGroup) && firstGroup >= 0 &&
-      (!this.#fits || firstGroup === 0);
+      document === undefined && (!this.#fits || firstGroup === 0);
     if (!isPlace || !(nDrawn >= 0 && nDrawn <= this.statistics.n)) {
       throw new RangeError(
-        `Cannot resume the batches of "${this.#groups.name}": expected a position of this data: got group ${firstGroup}, ${nDrawn} drawn`,
+        `Cannot resume the batches of "${this.name}": expected a position of this data: got group ${firstGroup}, ${nDrawn} drawn`,
       );
     }
     this.#draws.state = rng;
@@ -213,22 +180,40 @@ export class Batches {
   }
 
   /** The vectors that are held out, in order: bits of bf16 `[n, d_model]`, a group at a time. */
-  async *heldOut(): AsyncGenerator<Uint16Array<ArrayBuffer>> {
-    for (const [group, size] of this.#groups.sizes.entries()) {
-      const from = this.#sizes[group] ?? 0;
-      if (from === size) continue;
-      yield (await this.#groups.read(group)).slice(from * this.d_model);
-    }
+  heldOut(): AsyncGenerator<Uint16Array<ArrayBuffer>> {
+    return this.#groups.heldOut();
   }
 
-  /** Loads groups as long as they fit, and begins with the one after them. */
-  async #fill(): Promise<void> {
+  /** Nothing to free: for those who hold any source. */
+  [Symbol.dispose](): void {}
+
+  /** Loads groups as long as they fit, and begins with the one after them; gives how many vectors are there. */
+  async #fill(): Promise<number> {
+    for (let nEmpty = 0; nEmpty < this.#groups.sizes.length;) {
+      await this.#load();
+      const total = this.#buffer.reduce((sum, { n }) => sum + n, 0);
+      if (total > 0) return total;
+      // All of them were left out: on to others.
+      nEmpty += this.#buffer.length;
+      this.#firstGroup += this.#buffer.length;
+      this.#buffer.length = 0;
+      this.#nDrawn = 0;
+    }
+    throw noneLeft(this.name, this.dropped);
+  }
+
+  async #load(): Promise<void> {
+    const { sizes } = this.#groups;
     if (this.#fits && this.#buffer.length > 0) return;
-    let total = this.#buffer.reduce((sum, { n }) => sum + n, 0);
+    // By their sizes before anything is left out: what fits is known before it is read.
+    let total = 0;
+    for (const at of this.#buffer.keys()) {
+      total += sizes[this.#groupAt(this.#firstGroup + at)]!;
+    }
     for (;;) {
       const place = this.#firstGroup + this.#buffer.length;
-      if (this.#fits && place === this.#sizes.length) return;
-      const n = this.#sizes[this.#groupAt(place)]!;
+      if (this.#fits && place === sizes.length) return;
+      const n = sizes[this.#groupAt(place)]!;
       this.#ahead = this.#ahead?.place === place
         ? this.#ahead
         : this.#startReading(place);
@@ -243,9 +228,10 @@ export class Batches {
   #startReading(
     place: number,
   ): { place: number; group: Promise<LoadedGroup> } {
-    const index = this.#groupAt(place);
-    const n = this.#sizes[index]!;
-    const group = this.#groups.read(index).then((rows) => ({ n, rows }));
+    const group = this.#groups.read(this.#groupAt(place)).then((rows) => ({
+      n: rows.length / this.d_model,
+      rows,
+    }));
     // A failure is thrown where the group is awaited.
     group.catch(() => {});
     return { place, group };
@@ -253,38 +239,89 @@ export class Batches {
 
   #slide(nDrawn: number): void {
     this.#nDrawn += nDrawn;
-    for (;;) {
-      const n = this.#sizes[this.#groupAt(this.#firstGroup)]!;
-      if (this.#nDrawn < n) return;
-      this.#nDrawn -= n;
+    while (this.#buffer.length > 0 && this.#nDrawn >= this.#buffer[0]!.n) {
+      this.#nDrawn -= this.#buffer.shift()!.n;
       this.#firstGroup++;
-      this.#buffer.shift();
     }
+    // A batch of more vectors than the buffer has replaces all of it, and no group goes by unseen.
+    if (this.#buffer.length === 0) this.#nDrawn = 0;
   }
 
   /** The group at a place of the endless sequence: epoch after epoch, each in an order of its own. */
   #groupAt(place: number): number {
-    const n = this.#sizes.length;
+    const n = this.#groups.sizes.length;
     const epoch = Math.floor(place / n);
     let order = this.#order.get(epoch);
     if (!order) {
-      order = Uint32Array.from(this.#sizes.keys());
+      order = Uint32Array.from(this.#groups.sizes.keys());
       if (!this.#fits) this.#orders.fork(String(epoch)).shuffle(order);
-      this.#order.clear();
+      // A buffer may reach over the end of an epoch.
+      this.#order.delete(epoch - 2);
       this.#order.set(epoch, order);
     }
     return order[place % n]!;
   }
 }
 
-function statisticsOf(sums: RowSums, name: string): RowStatistics {
-  const { n, meanNorm } = sums;
-  if (!(meanNorm > 0 && meanNorm < Infinity)) {
-    throw new RangeError(
-      `Cannot scale the vectors of "${name}": expected a mean norm above 0: got ${meanNorm}: collect them again`,
-    );
+/** Groups drawn by the seed until the next would exceed `most` vectors, at least one; ascending. */
+function sampleOf(
+  sizes: readonly number[],
+  most: number,
+  seed: number,
+): number[] {
+  const order = Uint32Array.from(sizes.keys());
+  new Rng(seed).fork("sample for statistics").shuffle(order);
+  const sample: number[] = [];
+  let total = 0;
+  for (const group of order) {
+    total += sizes[group]!;
+    if (total > most && sample.length > 0) break;
+    sample.push(group);
   }
-  const mean = sums.mean();
-  const inputScale = Math.sqrt(mean.length) / meanNorm;
-  return { n, mean, meanNorm, variance: sums.variance(), inputScale };
+  return sample.sort((a, b) => a - b);
+}
+
+function joined(parts: readonly Float64Array[]): Float64Array {
+  const all = new Float64Array(
+    parts.reduce((sum, { length }) => sum + length, 0),
+  );
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
+  }
+  return all;
+}
+
+/**
+ * Refuses data of fewer than `least` vectors.
+ * @throws {RangeError} Says how many there are, and how many were left out.
+ */
+export function checkEnough(
+  n: number,
+  least: number,
+  name: string,
+  dropped: DroppedRows,
+): void {
+  if (n >= least) return;
+  throw new RangeError(
+    `Cannot train on "${name}": expected at least ${least} vectors, a batch: got ${n} (${
+      describeDropped(dropped)
+    }): collect more, hold out fewer, or make batches smaller`,
+  );
+}
+
+/** The error of data of which nothing is left. */
+export function noneLeft(name: string, dropped: DroppedRows): RangeError {
+  return new RangeError(
+    `Cannot train on "${name}": expected vectors to draw from: got none (${
+      describeDropped(dropped)
+    }): leave out fewer`,
+  );
+}
+
+function describeDropped(
+  { badRows, highNorm, skippedTokens }: DroppedRows,
+): string {
+  return `left out: ${badRows} not finite, ${skippedTokens} of skipped tokens, ${highNorm} of a high norm`;
 }
