@@ -17,6 +17,9 @@ import { Recorder, UniformPages } from "./record.ts";
 import { planRowBlocks, Tensor } from "./tensor.ts";
 import { adapterIdentity, Tuning } from "./tuning.ts";
 
+/** Milliseconds after which the loss of a device is known. */
+const LOSS_MS = 50;
+
 /** Which GPU to open, and how much of it to use. */
 export interface GpuOptions {
   /** Index (`"1"`) or a part of the name (`"nvidia"`, `"llvmpipe"`) among {@link listAdapters}; the first when absent. */
@@ -285,7 +288,9 @@ export class Gpu implements Disposable {
           `read ${tensor.label}`,
           (rec) => rec.copyBuffer(buffer, offset, staging, 0, size),
         );
-        await staging.mapAsync(GPUMapMode.READ);
+        await staging.mapAsync(GPUMapMode.READ).catch(async (error) => {
+          throw await this.reasonOf(error);
+        });
         const rows = new Uint8Array(staging.getMappedRange());
         bytes.set(rows.subarray(0, part.byteLength), start * tensor.rowBytes);
       } finally {
@@ -300,6 +305,14 @@ export class Gpu implements Disposable {
   async settled(): Promise<void> {
     while (this.#checks.size > 0) await Promise.all(this.#checks);
     this.throwIfFailed();
+  }
+
+  /** Why an operation failed: the GPU's first error, or its loss, which is told only a moment after what it fails; else the operation's own error. */
+  async reasonOf(error: unknown): Promise<unknown> {
+    if (!this.#failure) {
+      await new Promise((resolve) => setTimeout(resolve, LOSS_MS));
+    }
+    return this.#failure ?? error;
   }
 
   /** Throws the first error that WebGPU has reported, if any. */
@@ -342,6 +355,8 @@ export class Gpu implements Disposable {
           `${typeof what === "string" ? what : what()}: ${error.message}`,
         );
       }
+    }, () => {
+      // A device that was lost answers no questions; that it was is told apart.
     }).finally(() => this.#checks.delete(check));
     this.#checks.add(check);
   }

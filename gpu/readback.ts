@@ -60,7 +60,7 @@ export class ReadbackRing<Tag> implements Disposable {
       await this.#copies.find(({ bytes }) => bytes === undefined)!.arrival;
     }
     await this.#gpu.settled();
-    if (this.#failure) throw this.#failure;
+    if (this.#failure) throw await this.#gpu.reasonOf(this.#failure);
   }
 
   /** Frees the staging buffers; copies under way never arrive. */

@@ -51,8 +51,8 @@ import {
 const GRADIENT = 0;
 const ERROR = 1;
 
-/** Decay of the average that becomes the threshold for inference. */
-const SMALLEST_KEPT_DECAY = 0.999;
+/** Decay of the average that becomes the threshold for inference: over the last hundred steps, while lr is almost 0. Longer, and a short run ends with the threshold of its beginning. */
+const SMALLEST_KEPT_DECAY = 0.99;
 
 /** A batch of a step. */
 export interface BatchOfStep extends StepValues {
