@@ -19,8 +19,8 @@ const MOST_WORK = { software: 2 ** 30, card: 2 ** 36 };
 const MOST_BYTES = 2 ** 26;
 /** Both sides of C are cut down to this before K is. */
 const LEAST_SIDE = 128;
-/** No candidate is begun after this; compiling counts. */
-const BUDGET_MS = 2000;
+/** No candidate is begun after the first, no round after the second; compiling counts. */
+const BUDGET_MS = { candidates: 2000, rounds: 3500 };
 /** What waiting alone takes in Deno. */
 const WAIT_MS = 10;
 /** Least time of a measurement by timestamps, and by the clock, which counts waiting. */
@@ -30,10 +30,12 @@ const MOST_LAUNCHES = 64;
 /** Candidates that are so much slower than the fastest at first are out, and all but a few. */
 const OUTSIDE = 1.4;
 const FINALISTS = 3;
+/** Fewer times tell nothing on a machine that others use too. */
+const LEAST_TIMES = 4;
 /** What is taken without timing is left only for a gain beyond noise. */
 const GAIN = 0.97;
-/** Rounds among what is left. */
-const ROUNDS = 5;
+/** Rounds among what is left, at most. */
+const ROUNDS = 8;
 
 type Tile = readonly [m: number, n: number];
 
@@ -155,12 +157,13 @@ interface Timed {
 const least = ({ ms }: Timed): number => Math.min(...ms);
 
 /**
- * Whether a variant is faster than another beyond noise: by their least times, and in most of the rounds, in which both
+ * Whether a variant is faster than another beyond noise: by their least times, and in three of four rounds, in which both
  * were timed one right after the other, so that passing load decides nothing.
  */
 export function isFaster(a: Timed, b: Timed): boolean {
   const wins = a.ms.filter((ms, round) => ms < GAIN * b.ms[round]!).length;
-  return least(a) < GAIN * least(b) && wins > 0.6 * a.ms.length;
+  return a.ms.length >= LEAST_TIMES && wins >= 0.75 * a.ms.length &&
+    least(a) < GAIN * least(b);
 }
 
 async function fastestOf(
@@ -171,18 +174,20 @@ async function fastestOf(
   using product = new TimedProduct(gpu, shape);
   try {
     const [untimed, ...others] = candidatesOf(gpu, shape);
-    const deadline = performance.now() + BUDGET_MS;
+    const start = performance.now();
+    const isOver = (budget: number): boolean =>
+      performance.now() - start > budget;
     const first = await product.time(untimed!);
     const timed: Timed[] = [];
     for (const variant of others) {
-      if (performance.now() > deadline) break;
+      if (isOver(BUDGET_MS.candidates)) break;
       timed.push(await product.time(variant));
     }
     const most = OUTSIDE * Math.min(...[first, ...timed].map(least));
     const near = timed.filter((candidate) => least(candidate) < most)
       .sort((a, b) => least(a) - least(b)).slice(0, FINALISTS);
     const last = near.length > 0 ? [first, ...near] : [];
-    for (let round = 0; round < ROUNDS; round++) {
+    for (let round = 0; round < ROUNDS && !isOver(BUDGET_MS.rounds); round++) {
       for (const { variant, ms } of last) {
         ms.push(...(await product.time(variant)).ms);
       }
