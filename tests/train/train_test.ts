@@ -1,167 +1,59 @@
 import { deepEqual, equal, ok, rejects } from "node:assert/strict";
-import { bf16ToF32, f32ToBf16 } from "../../core/dtype.ts";
+import { bf16ToF32 } from "../../core/dtype.ts";
 import { Rng } from "../../core/rng.ts";
 import { Sae } from "../../core/sae.ts";
 import { SaeFile } from "../../core/sae_file.ts";
 import { memoryFolder, memorySource } from "../../core/source.ts";
 import type { Gpu } from "../../gpu/mod.ts";
-import { Batches, type RowGroups } from "../../train/batches.ts";
-import { CHECKPOINT_FILE } from "../../train/checkpoint.ts";
+import { Batches } from "../../train/batches.ts";
 import { densityHistogram, evaluateResiduals } from "../../train/evaluate.ts";
-import { parseRecipe, type SaeRecipe } from "../../train/recipe.ts";
-import {
-  type TrainOptions,
-  type TrainProgress,
-  trainSae,
-} from "../../train/train.ts";
+import type { SaeRecipe } from "../../train/recipe.ts";
+import { scheduleAt } from "../../train/schedule.ts";
 import { assertClose } from "../assert_close.ts";
 import { testGpu } from "../gpu_for_tests.ts";
 import { forward } from "../reference/sae_reference.ts";
+import { D, smallRecipe, smallRun, sparseData, untimed } from "./small_run.ts";
 
-const D = 16;
-const N_TRUE = 24;
-
-/** Vectors that are sums of 2 of 24 directions, around a mean, like what an SAE is for. */
-function sparseData(nRows: number, groupRows: number): RowGroups {
-  const rng = new Rng(5);
-  const normals = (n: number) =>
-    Float64Array.from({ length: n }, () => rng.normal());
-  const directions = Array.from({ length: N_TRUE }, () => normals(D));
-  const mean = normals(D);
-  const rows = new Float32Array(nRows * D);
-  for (let t = 0; t < nRows; t++) {
-    for (let j = 0; j < D; j++) rows[t * D + j] = 3 * mean[j]!;
-    for (let k = 0; k < 2; k++) {
-      const direction = directions[rng.below(N_TRUE)]!;
-      const strength = 2 + rng.uniform();
-      for (let j = 0; j < D; j++) rows[t * D + j]! += strength * direction[j]!;
-    }
-  }
-  const bits = f32ToBf16(rows);
-  const sizes: number[] = [];
-  for (let at = 0; at < nRows; at += groupRows) {
-    sizes.push(Math.min(groupRows, nRows - at));
-  }
-  return {
-    name: "sparse",
-    d_model: D,
-    sizes,
-    read: (group) =>
-      Promise.resolve(
-        bits.slice(
-          group * groupRows * D,
-          (group * groupRows + sizes[group]!) * D,
-        ),
-      ),
-  };
-}
-
-const RECIPE: SaeRecipe = parseRecipe({
-  d_sae: 40,
-  steps: 20,
-  batch: 32,
-  lr: 3e-3,
-  lambda: 0.3,
-  bufferRows: 200,
-  holdOut: 50,
-  seed: 1,
-}, "recipe");
-
-const METADATA = { hookPoint: "resid_post[3]", modelName: "tiny" } as const;
-
-/** Runs in memory; what is written lies in `files`. */
-async function run(
-  gpu: Gpu,
-  data: RowGroups,
-  recipe: SaeRecipe,
-  options: Partial<TrainOptions> = {},
-) {
-  const files: Record<string, Uint8Array> = {};
-  const history: TrainProgress[] = [];
-  const result = await trainSae({
-    gpu,
-    batches: await Batches.open(data, recipe),
-    recipe,
-    metadata: METADATA,
-    write: async (file, content) => {
-      const stream =
-        typeof content === "string" || content instanceof Uint8Array
-          ? content as BodyInit
-          : ReadableStream.from(content);
-      files[file] = await new Response(stream).bytes();
-    },
-    metricsEvery: 1,
-    ...options,
-    onProgress: (progress) => {
-      history.push(progress);
-      options.onProgress?.(progress);
-    },
-  });
-  return { files, history, result };
-}
-
-Deno.test("trainSae() gives the same bits in 20 steps as in 10, a checkpoint and 10", async () => {
-  const gpu = await testGpu();
-  for (const bufferRows of [200, 5000]) {
-    const recipe = { ...RECIPE, bufferRows };
-    const data = sparseData(1000, 64);
-    const straight = await run(gpu, data, recipe, { checkpointEvery: 10 });
-    equal(straight.result.isDone, true);
-    const bytes = straight.files[CHECKPOINT_FILE]!;
-    const checkpoint = memorySource("checkpoint", bytes);
-    const resumed = await run(gpu, data, recipe, { checkpoint });
-    const file = "sae_weights.safetensors";
-    deepEqual(resumed.files[file], straight.files[file]);
-    const metrics = ({ history }: typeof straight) =>
-      history.map((p) => p.metrics);
-    deepEqual(metrics(resumed), metrics(straight).slice(10));
-    equal(metrics(straight).length, 20);
-    equal(metrics(straight)[0]!.lambda, 0);
-  }
-});
-
-Deno.test("trainSae() stops at a signal with a checkpoint that leads to the same SAE", async () => {
+Deno.test("trainSae() tells each measured step: values, times and the share of variance left", async () => {
   const gpu = await testGpu();
   const data = sparseData(1000, 64);
-  const controller = new AbortController();
-  const stopped = await run(gpu, data, RECIPE, {
-    signal: controller.signal,
-    onProgress: () => controller.abort(),
-  });
-  equal(stopped.result.isDone, false);
-  ok(stopped.result.step < 20, `${stopped.result.step} steps`);
-  deepEqual(Object.keys(stopped.files), [CHECKPOINT_FILE]);
-  const bytes = stopped.files[CHECKPOINT_FILE]!;
-  const checkpoint = memorySource("checkpoint", bytes);
-  const resumed = await run(gpu, data, RECIPE, { checkpoint });
-  const straight = await run(gpu, data, RECIPE);
-  deepEqual(resumed.files, straight.files);
-  await rejects(
-    run(gpu, data, { ...RECIPE, lambda: 2 }, { checkpoint }),
-    /Cannot resume from "checkpoint": expected lambda 0.3, with which it was trained: got 2/,
-  );
-  await rejects(
-    run(gpu, sparseData(1001, 64), RECIPE, { checkpoint }),
-    /expected n 950, with which it was trained: got 951/,
-  );
-  const wrong = memorySource(
-    "wrong",
-    straight.files["sae_weights.safetensors"]!,
-  );
-  await rejects(
-    run(gpu, data, RECIPE, { checkpoint: wrong }),
-    /^SyntaxError: Cannot read "wrong"/,
-  );
+  const recipe = smallRecipe({ accumulate: 2, lrWarmup: 0.1 });
+  const { lines } = await smallRun(gpu, data, recipe, { metricsEvery: 3 });
+  deepEqual(lines.map(({ step }) => step), [0, 3, 6, 9, 12, 15, 18, 19]);
+  const { variance, inputScale } =
+    (await Batches.open(data, recipe)).statistics;
+  for (const line of lines) {
+    const { step, tokens, loss, mseSumPerToken, l1, L0, fvu, lambda } = line;
+    equal(tokens, (step + 1) * 64);
+    assertClose([loss], [mseSumPerToken + lambda * l1], {
+      rtol: 1e-5,
+      label: "loss",
+    });
+    assertClose([fvu], [mseSumPerToken / (variance * inputScale ** 2)], {
+      rtol: 1e-12,
+      label: "FVU",
+    });
+    ok(L0 > 0 && L0 <= recipe.d_sae, `L0 ${L0}`);
+    deepEqual({ lambda, lr: line.lr }, scheduleAt(step, recipe));
+    const { ms, tokensPerSecond } = line;
+    ok(ms.step > 0 && ms.load >= 0 && ms.host >= 0 && ms.wait >= 0);
+    assertClose([tokensPerSecond], [1000 * 64 / ms.step], {
+      rtol: 1e-9,
+      label: "tokens a second",
+    });
+    ok(!("auxLoss" in line) && !("resampled" in line));
+  }
+  equal(lines[0]!.lambda, 0);
 });
 
 Deno.test("trainSae() learns sparse data, and the saved SAE takes and gives raw vectors", async () => {
   const gpu = await testGpu();
   const data = sparseData(4000, 512);
-  const recipe = { ...RECIPE, steps: 600, batch: 64, holdOut: 500, lr: 1e-2 };
-  const { files, history, result } = await run(gpu, data, recipe, {
+  const recipe = smallRecipe({ steps: 600, batch: 64, holdOut: 500, lr: 1e-2 });
+  const { files, lines, result } = await smallRun(gpu, data, recipe, {
     metricsEvery: 100,
   });
-  equal(history.at(-1)!.metrics.step, 599);
+  equal(lines.at(-1)!.step, 599);
   ok(result.deadShare < 0.5, `dead ${result.deadShare}`);
   equal(result.deadWindow, 600 * 64);
   const file = await SaeFile.open(memoryFolder("sae", files));
@@ -285,12 +177,69 @@ Deno.test("evaluateResiduals() refuses no vectors, broken runs and what is not f
   await rejects(evaluate([D], { w_enc: NaN }), /expected finite reconstruct/);
 });
 
+Deno.test("trainSae() trains and resumes 67 features to the bit, topk with AuxK and 8-bit moments and others", async () => {
+  const gpu = await testGpu();
+  const data = sparseData(1000, 64);
+  const cases: Partial<SaeRecipe>[] = [
+    {
+      architecture: "topk",
+      auxK: 5,
+      moments: "q8",
+      deadAfter: 300,
+      resampleEvery: 11,
+      resampleUntil: 0.9,
+      lambda: 0,
+    },
+    {
+      targetL0: 3,
+      lambdaWarmup: 0.1,
+      lambda: 2,
+      resampleEvery: 8,
+      moments: "q8",
+    },
+    { architecture: "batchtopk", batch: 29 },
+    { architecture: "jumprelu", batch: 29, accumulate: 3 },
+  ];
+  for (const fields of cases) {
+    const recipe = smallRecipe({ steps: 30, d_sae: 67, ...fields });
+    const straight = await smallRun(gpu, data, recipe, { checkpointEvery: 13 });
+    const sae = await SaeFile.open(memoryFolder("sae", straight.files));
+    equal(sae.d_sae, 67);
+    equal(straight.checkpoints.length, 2);
+    for (const [n, bytes] of straight.checkpoints.entries()) {
+      const resumed = await smallRun(gpu, data, recipe, {
+        checkpoint: memorySource("checkpoint", bytes),
+      });
+      deepEqual(
+        untimed(resumed.lines),
+        untimed(straight.lines).slice(13 * (n + 1)),
+      );
+      const file = "sae_weights.safetensors";
+      deepEqual(resumed.files[file], straight.files[file]);
+    }
+    if (recipe.moments === "q8") {
+      const exact = await smallRun(gpu, data, { ...recipe, moments: "f32" });
+      assertClose(
+        straight.lines.map(({ fvu }) => fvu),
+        exact.lines.map(({ fvu }) => fvu),
+        { rtol: 0.03, label: `FVU with 8-bit moments, ${recipe.architecture}` },
+      );
+    }
+    const hasAux = straight.lines.every(({ auxLoss }) => auxLoss !== undefined);
+    equal(hasAux, recipe.auxK > 0);
+    if (recipe.architecture === "topk") {
+      ok(straight.lines.some(({ resampled = 0 }) => resampled > 0));
+      ok(straight.lines.at(-1)!.auxLoss! > 0);
+    }
+  }
+});
+
 Deno.test("trainSae() names the first step that is not finite, and writes no SAE", async () => {
   const gpu = await testGpu();
-  const recipe = { ...RECIPE, lr: 1e30 };
+  const recipe = smallRecipe({ lr: 1e30 });
   const written: string[] = [];
   await rejects(
-    run(gpu, sparseData(1000, 64), recipe, {
+    smallRun(gpu, sparseData(1000, 64), recipe, {
       metricsEvery: 7,
       write: (file) => {
         written.push(file);
