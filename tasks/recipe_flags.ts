@@ -24,7 +24,7 @@ export const RECIPE_FLAGS = {
     default: DEFAULTS.lambda,
     min: 0,
     help:
-      "sparsity coefficient after the warm-up; relu: loss = mean_t Σ_j (x − x̂)² + λ · mean_t Σ_i acts_i·‖W_dec_i‖; jumprelu: … + λ · mean_t L0",
+      "sparsity coefficient after the warm-up; relu: loss = mean_t Σ_j (x − x̂)² + λ · mean_t Σ_i acts_i·‖W_dec_i‖; jumprelu: … + λ · mean_t L0, with which 0.2 is usual",
   },
   lambda_warmup: {
     default: DEFAULTS.lambdaWarmup,

@@ -4,7 +4,7 @@
  */
 import { Rng } from "../core/rng.ts";
 import type { Gpu } from "../gpu/mod.ts";
-import { initSae } from "./init.ts";
+import { encoderNorm, initSae } from "./init.ts";
 import type { SaeTrainer } from "./trainer.ts";
 import { isTopK } from "./training_tensors.ts";
 
@@ -27,12 +27,13 @@ export async function measureBreakEven(
   const rng = new Rng(0).fork("break even");
   const x = Float32Array.from({ length: batch * d_model }, () => rng.normal());
   const params = initSae(new Float64Array(d_model), d_sae, 0, architecture);
-  const norms = 0.1; // of encoder rows as `initSae` makes them: the spread of pre-activations
+  const spread = encoderNorm(architecture); // of pre-activations, since x is normal
+  const threshold = Math.exp(params.log_threshold?.[0] ?? -Infinity);
   const timeWith = async (
     share: number,
     sparseEntries: number,
   ): Promise<{ ms: number; entries: number }> => {
-    const bias = norms * normalQuantile(share);
+    const bias = threshold + spread * normalQuantile(share);
     trainer.writeParams({ ...params, b_enc: params.b_enc.map(() => bias) });
     trainer.sparseEntries = sparseEntries;
     return await timeSteps(gpu, trainer, x);

@@ -21,9 +21,19 @@ export interface SaeParams {
 
 /** Norm of the encoder's and decoder's rows at the start. */
 const ROW_NORM = 0.1;
+/**
+ * Norm of jumprelu's encoder rows at the start. Adam moves the logarithm of a threshold by at most lr a step, so
+ * thresholds have to begin where pre-activations, of a deviation as large as this norm, are going to be.
+ */
+const JUMPRELU_ENCODER_NORM = 1;
+
+/** Norm of the encoder's rows at the start. */
+export function encoderNorm(architecture: TrainedArchitecture): number {
+  return architecture === "jumprelu" ? JUMPRELU_ENCODER_NORM : ROW_NORM;
+}
 
 /**
- * Encoder rows of norm 0.1 in random directions, W_dec = W_enc, b_dec = mean,
+ * Decoder rows of norm 0.1 in random directions, W_enc = W_dec (of jumprelu 10 times that), b_dec = mean,
  * b_enc = −W_enc·mean: features then see centered data, which keeps them alive.
  * @param mean Mean input, or their geometric median, scaled as the SAE sees it, `[d_model]`.
  * @param initThreshold Thresholds of jumprelu.
@@ -34,12 +44,14 @@ export function initSae(
   d_sae: number,
   seed: number,
   architecture: TrainedArchitecture = "relu",
-  initThreshold = 0.1,
+  initThreshold = 1,
 ): SaeParams {
   const d_model = mean.length;
   const rng = new Rng(seed).fork("init");
   const W_enc = new Float32Array(d_sae * d_model);
+  const W_dec = new Float32Array(d_sae * d_model);
   const b_enc = new Float32Array(d_sae);
+  const encoderFactor = encoderNorm(architecture) / ROW_NORM;
   const direction = new Float64Array(d_model);
   for (let i = 0; i < d_sae; i++) {
     let squares = 0;
@@ -50,7 +62,8 @@ export function initSae(
     const scale = ROW_NORM / Math.sqrt(squares);
     let dot = 0;
     for (let j = 0; j < d_model; j++) {
-      const weight = direction[j]! * scale;
+      W_dec[i * d_model + j] = direction[j]! * scale;
+      const weight = direction[j]! * scale * encoderFactor;
       W_enc[i * d_model + j] = weight;
       dot += weight * mean[j]!;
     }
@@ -59,7 +72,7 @@ export function initSae(
   return {
     W_enc,
     b_enc,
-    W_dec: W_enc.slice(),
+    W_dec,
     b_dec: Float32Array.from(mean),
     ...(architecture === "jumprelu" && {
       log_threshold: new Float32Array(d_sae).fill(Math.log(initThreshold)),

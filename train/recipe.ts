@@ -24,7 +24,8 @@ export interface SaeRecipe {
   readonly d_sae: number;
   /**
    * Sparsity coefficient λ after the warm-up, for inputs of mean norm √d_model. relu: loss = mean_t Σ_j (x − x̂)² +
-   * λ·mean_t Σ_i acts_i·‖W_dec_i‖. jumprelu: λ·mean_t L0. topk and batchtopk have no such term.
+   * λ·mean_t Σ_i acts_i·‖W_dec_i‖. jumprelu: λ·mean_t L0, where 0.2 does what 1 does for relu: a feature more is worth
+   * its λ in squared error. topk and batchtopk have no such term.
    */
   readonly lambda: number;
   /** Share of the steps over which λ rises from 0. */
@@ -35,7 +36,7 @@ export interface SaeRecipe {
   readonly k: number;
   /** Width of the window around a jumprelu threshold in which it gets a gradient. */
   readonly bandwidth: number;
-  /** Thresholds of jumprelu at the start. */
+  /** Thresholds of jumprelu at the start; its encoder starts with rows that give pre-activations of a deviation of 1. */
   readonly initThreshold: number;
   /** Dead features per vector that AuxK trains on what is left of the error; 0 for none. */
   readonly auxK: number;
@@ -95,8 +96,8 @@ const Recipe: z.ZodType<SaeRecipe> = z.strictObject({
   lambdaWarmup: share.default(0.05),
   targetL0: z.number().min(0).finite().default(0),
   k: z.int().min(1).max(2 ** 24).default(32),
-  bandwidth: positive.default(0.1),
-  initThreshold: positive.default(0.1),
+  bandwidth: positive.default(1),
+  initThreshold: positive.default(1),
   auxK: z.int().min(0).max(2 ** 24).default(0),
   auxCoefficient: z.number().min(0).finite().default(1 / 32),
   deadAfter: z.int().min(1).max(2 ** 32 - 1).default(10_000_000),
@@ -123,10 +124,13 @@ const Recipe: z.ZodType<SaeRecipe> = z.strictObject({
 
 /** What only several fields together can get wrong. */
 function checkTogether(
-  recipe: Pick<SaeRecipe, "architecture" | "k" | "d_sae" | "targetL0">,
+  recipe: Pick<
+    SaeRecipe,
+    "architecture" | "k" | "d_sae" | "lambda" | "targetL0"
+  >,
   context: z.RefinementCtx,
 ): void {
-  const { architecture, k, d_sae, targetL0 } = recipe;
+  const { architecture, k, d_sae, lambda, targetL0 } = recipe;
   const hasK = architecture === "topk" || architecture === "batchtopk";
   const refuse = (field: string, message: string): void =>
     context.addIssue({ code: "custom", path: [field], message });
@@ -135,6 +139,9 @@ function checkTogether(
   }
   if (hasK && targetL0 > 0) {
     refuse("targetL0", `expected 0: k decides the L0 of ${architecture}`);
+  }
+  if (targetL0 > 0 && lambda === 0) {
+    refuse("lambda", "expected more than 0, which targetL0 multiplies: got 0");
   }
   if (targetL0 > d_sae) {
     refuse("targetL0", `expected at most d_sae ${d_sae}: got ${targetL0}`);

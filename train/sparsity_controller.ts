@@ -16,8 +16,10 @@ export interface ControllerState {
 /** Steps between updates. An update takes the L0 of the step of the one before, which has long arrived. */
 export const CONTROL_EVERY = 10;
 
-/** Change of log λ at an update, for an L0 that is e times too large. */
-const INTEGRAL = 0.05;
+/** Change of log λ over a whole run for an L0 that stays e times too large: how fast an SAE answers goes with the length of its run. */
+const INTEGRAL_OF_RUN = 20;
+/** The same at one update of a short run, at most. */
+const LARGEST_INTEGRAL = 0.2;
 /** Change of log λ for an error that grew by 1 since the last update: it holds back an L0 that is on its way already. */
 const PROPORTIONAL = 1.5;
 /** An L0 that is further off than this many times counts as this far off, so that the way down from all features is no reason to overshoot. */
@@ -28,13 +30,19 @@ const LARGEST_FACTOR = 1e6;
 /** Multiplies λ: up where too many features fire, down where too few do. */
 export class SparsityController {
   readonly #target: number;
+  readonly #integral: number;
   #factor = 1;
   #error: number | null = null;
   #measured: number | null = null;
 
-  /** @param target The L0 wanted. */
-  constructor(target: number) {
+  /**
+   * @param target The L0 wanted.
+   * @param steps Of the whole run.
+   */
+  constructor(target: number, steps: number) {
     this.#target = target;
+    const integral = INTEGRAL_OF_RUN * CONTROL_EVERY / steps;
+    this.#integral = Math.min(LARGEST_INTEGRAL, integral);
   }
 
   /** What the schedule's λ is multiplied by now. */
@@ -52,7 +60,7 @@ export class SparsityController {
     if (this.#measured === null) return;
     const error = clamp(Math.log(this.#measured / this.#target), FURTHEST);
     const growth = error - (this.#error ?? error);
-    const logFactor = Math.log(this.#factor) + INTEGRAL * error +
+    const logFactor = Math.log(this.#factor) + this.#integral * error +
       PROPORTIONAL * growth;
     this.#factor = Math.exp(clamp(logFactor, LARGEST_FACTOR));
     this.#error = error;

@@ -167,8 +167,10 @@ class Run implements Disposable {
     this.#options = options;
     this.trainer = trainer;
     this.#path = path;
-    const { targetL0 } = options.recipe;
-    if (targetL0 > 0) this.#controller = new SparsityController(targetL0);
+    const { targetL0, steps } = options.recipe;
+    if (targetL0 > 0) {
+      this.#controller = new SparsityController(targetL0, steps);
+    }
   }
 
   static async start(options: TrainOptions): Promise<Run> {
