@@ -13,15 +13,15 @@ import { testGpu } from "../gpu_for_tests.ts";
 import { D, smallRecipe, sparseData } from "./small_run.ts";
 
 const D_SAE = 67;
-/** Steps before a resampling, and the tokens of them. */
+/** Steps before features are pushed down and after, and the tokens of either. */
 const STEPS = 6;
 const TOKENS = STEPS * 32;
 const VALUES = { lambda: 0.3, lr: 3e-3 };
 
-/** Odd features are dead: they start far down. */
+/** Odd features are dead: they are pushed far down. */
 const isPushed = (i: number): boolean => i % 2 === 1;
 
-/** A trainer after a few steps, of which some features never fired. */
+/** A trainer after a few steps, which gave all features moments, and as many after which some no longer fired. */
 async function trained(
   fields: Partial<SaeRecipe>,
   pushed: (i: number) => boolean,
@@ -37,16 +37,23 @@ async function trained(
     recipe.architecture,
     recipe.initThreshold,
   );
-  // Others are lifted, so that they all fire on every batch.
-  start.b_enc.forEach((b, i) => start.b_enc[i] = pushed(i) ? -100 : b + 3);
+  // Lifted, so that they all fire on every batch.
+  start.b_enc.forEach((b, i) => start.b_enc[i] = b + 3);
   const trainer = new SaeTrainer(
     gpu,
     trainerConfig(recipe, { d_model: D, inputScale }),
     start,
   );
-  for (let step = 0; step < STEPS; step++) {
-    trainer.step(await batches.next(), VALUES);
-  }
+  const train = async (): Promise<void> => {
+    for (let step = 0; step < STEPS; step++) {
+      trainer.step(await batches.next(), VALUES);
+    }
+  };
+  await train();
+  const params = await trainer.params();
+  for (const i of params.b_enc.keys()) if (pushed(i)) params.b_enc[i] = -100;
+  trainer.writeParams(params);
+  await train();
   return { trainer, batches, recipe };
 }
 
@@ -113,7 +120,8 @@ function meanLiveNorm(W: Float32Array): number {
 const CASES: Partial<SaeRecipe>[] = [
   {},
   { moments: "q8" },
-  { architecture: "jumprelu", initThreshold: 0.2 },
+  // So wide a window that every threshold gets a gradient.
+  { architecture: "jumprelu", initThreshold: 0.2, bandwidth: 20 },
 ];
 
 for (const fields of CASES) {
@@ -158,6 +166,7 @@ function checkReplaced(
 ): void {
   if (/^[mv]\.|^scales\.|^tokens_since_fired$/.test(tensor)) {
     ok(row.every((byte) => byte === 0), tensor);
+    ok(before.some((byte) => byte !== 0), `${tensor} was 0 before`);
   } else if (/^W_|^b_enc/.test(tensor)) {
     ok(row.some((byte, i) => byte !== before[i]), `${tensor} is the old one`);
   }
