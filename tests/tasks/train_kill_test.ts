@@ -1,5 +1,5 @@
 /** Runs of `./ocs train` that are killed at moments that nobody chose. */
-import { deepEqual, equal, ok } from "node:assert/strict";
+import { deepEqual, equal, match, ok } from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { directory } from "../../core/files.ts";
@@ -134,4 +134,36 @@ Deno.test("train trains every architecture, and what it held out is explained as
     equal(run.code, 0, run.stderr);
     equal(JSON.parse(run.stdout).vectors.fvu, heldOut.fvu);
   }
+});
+
+Deno.test("train keeps its checkpoint and exits with 75 when the GPU is lost, and goes on when it is back", async () => {
+  using folder = scratchFolder();
+  const cwd = folder.path;
+  await collectSmall(cwd, "residuals");
+  const flags = ["--steps=200", "--checkpoint-every=10"];
+  await trainSmall(cwd, "straight", ...flags);
+  const words = ["--residuals=residuals", "--out=sae", ...SMALL_RECIPE];
+  const root = join(import.meta.dirname!, "../..");
+  const { code, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: [
+      ...["run", "--quiet", "--allow-read", "--allow-write", "--allow-env"],
+      ...["--allow-sys=systemMemoryInfo", "tests/tasks/lose_gpu.ts"],
+      ...[...words, ...flags, "--quiet"],
+    ],
+    cwd: root,
+    env: { INIT_CWD: cwd },
+  }).output();
+  const text = new TextDecoder().decode(stderr);
+  match(
+    text,
+    /^error: GPU ".*" was lost \(destroyed\): [^\n]*: start again\n$/,
+  );
+  equal(code, 75);
+  ok(existsSync(join(cwd, "sae", CHECKPOINT)));
+  ok(!existsSync(join(cwd, "sae", "cfg.json")));
+  await trainSmall(cwd, "sae", ...flags);
+  const [got, want] = ["sae", "straight"].map((of) =>
+    Deno.readFileSync(join(cwd, of, "sae_weights.safetensors"))
+  );
+  deepEqual(got, want);
 });
