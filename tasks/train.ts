@@ -22,10 +22,13 @@ import {
   type WriteFile,
 } from "../core/sae_file.ts";
 import type { Gpu } from "../gpu/mod.ts";
-import { Batches, rowGroupsOf } from "../train/batches.ts";
+import type { BatchSource } from "../train/batch_source.ts";
 import { CHECKPOINT_FILE } from "../train/checkpoint.ts";
 import { evaluateResiduals, type SaeEvaluation } from "../train/evaluate.ts";
+import { PrefetchedBatches } from "../train/prefetched_batches.ts";
 import type { SaeRecipe } from "../train/recipe.ts";
+import { RowFilter } from "../train/row_filter.ts";
+import { rowGroupsOf } from "../train/row_groups.ts";
 import { trainerConfig, trainSae } from "../train/train.ts";
 import { trainingMemory } from "../train/trainer.ts";
 import {
@@ -119,7 +122,11 @@ export async function trainTask(
   const gpu = await context.openGpu(flags.gpu);
   planMemory(gpu, recipe, flags, folder, context);
   await gpu.tuning.attach(fileStore(tuningFile()), flags.autotune);
-  const batches = await Batches.open(await rowGroupsOf(folder), recipe);
+  // Read and decoded in a worker, ahead of the trainer.
+  using batches = await PrefetchedBatches.open(
+    userPath(flags.residuals),
+    recipe,
+  );
   const out = userPath(flags.out);
   const id = await fingerprint({
     recipe,
@@ -155,7 +162,7 @@ interface Run {
   readonly recipe: SaeRecipe;
   readonly folder: ResidualFolder;
   readonly gpu: Gpu;
-  readonly batches: Batches;
+  readonly batches: BatchSource;
   readonly context: TaskContext;
 }
 
@@ -218,6 +225,7 @@ async function trainAndMeasure(
     context.signal.throwIfAborted();
   }
   view?.end();
+  noteDropped(batches, context.note);
   const { heldOut, density } = await measure(run);
   const logDensity = density.map((share) => Math.log10(share + 1e-10));
   loggers.addDensity(recipe.steps, logDensity);
@@ -264,7 +272,7 @@ async function measure(
   const all = await evaluateResiduals(
     gpu,
     sae,
-    firstRows(folder, flags.measure_rows, context.signal),
+    firstRows(folder, recipe, flags.measure_rows, context.signal),
   );
   await saveFeatureMeasurements(writerOf(out), all);
   const { density } = all;
@@ -282,19 +290,41 @@ async function measure(
   return { heldOut: { nTokens, fvu, L0, deadShare }, density };
 }
 
-/** The first n vectors, or all: bits of bf16 `[n, d_model]`, a row group at a time. */
+/** The first n vectors, or all, but for those that are not finite where such are skipped: a row group at a time. */
 async function* firstRows(
   folder: ResidualFolder,
+  { skipBadRows }: SaeRecipe,
   n: number,
   signal: AbortSignal,
 ): AsyncGenerator<Uint16Array<ArrayBuffer>> {
+  const groups = await rowGroupsOf(folder);
+  const filter = new RowFilter({ skipBadRows });
+  const { d_model } = groups;
   let left = n;
-  for await (const { rows, n_rows, d_model } of folder.batches()) {
+  for (const group of groups.sizes.keys()) {
     signal.throwIfAborted();
-    yield rows.subarray(0, Math.min(left, n_rows) * d_model);
-    left -= n_rows;
+    const all = await groups.read(group, { keepBad: skipBadRows });
+    const { rows } = filter.apply(all, d_model);
+    yield rows.subarray(0, left * d_model);
+    left -= rows.length / d_model;
     if (left <= 0) return;
   }
+}
+
+/** Says what of the data was left out, where anything was. */
+function noteDropped(
+  { dropped }: BatchSource,
+  note: (text: string) => void,
+): void {
+  const { badRows, highNorm, skippedTokens } = dropped;
+  const parts = [
+    [badRows, "that were not finite"],
+    [highNorm, "of a norm far above the median"],
+    [skippedTokens, "of tokens to skip"],
+  ] as const;
+  const told = parts.filter(([n]) => n > 0)
+    .map(([n, why]) => `${formatCount(n)} ${why}`);
+  if (told.length > 0) note(`vectors left out: ${told.join(", ")}`);
 }
 
 function writerOf(folder: string): WriteFile {
