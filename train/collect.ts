@@ -13,11 +13,8 @@ import {
 } from "../core/residuals.ts";
 import type { WriteFile } from "../core/sae_file.ts";
 import type { CorpusDocument } from "../core/text.ts";
-import {
-  type TokenizedDocument,
-  tokenizeDocuments,
-} from "../core/tokenized_text.ts";
-import { startTokenId } from "../core/model_folder.ts";
+import type { TokenizedDocument } from "../core/tokenized_text.ts";
+import { documentPasses } from "./document_passes.ts";
 import type { ResidualReader } from "./residual_reader.ts";
 
 /** What decides the vectors of a collection, beside model and hook point. */
@@ -80,7 +77,12 @@ export async function collectResiduals(
   const { reader, onProgress, signal } = options;
   const shards = new ShardOutput(options);
   if (shards.manifest.done) return shards.manifest;
-  const passes = documentPasses(options, shards.manifest.n_documents);
+  const passes = documentPasses(
+    options.documents,
+    reader.model,
+    options.config,
+    shards.manifest.n_documents,
+  );
   let nTokensRead = 0;
   let ready: Pass | undefined;
   let pass = await passes.next();
@@ -110,46 +112,6 @@ export async function collectResiduals(
 interface Pass {
   readonly documents: readonly TokenizedDocument[];
   readonly rows: Uint16Array<ArrayBuffer>;
-}
-
-/** The documents from `first` on, in runs for one pass. */
-async function* documentPasses(
-  { reader: { model }, config, documents }: CollectOptions,
-  first: number,
-): AsyncGenerator<TokenizedDocument[]> {
-  const { contextLength, tokensPerPass, maxDocuments = Infinity } = config;
-  const tokenized = tokenizeDocuments(
-    slice(documents, first, maxDocuments),
-    model.tokenizer,
-    { startTokenId: startTokenId(model), contextLength },
-  );
-  let run: TokenizedDocument[] = [];
-  let nTokens = 0;
-  for await (const document of tokenized) {
-    const { length } = document.ids;
-    if (run.length > 0 && nTokens + length > tokensPerPass) {
-      yield run;
-      run = [];
-      nTokens = 0;
-    }
-    run.push({ ...document, index: first + document.index });
-    nTokens += length;
-  }
-  if (run.length > 0) yield run;
-}
-
-/** Items `[start, end)`, without asking for one more. */
-async function* slice<T>(
-  items: AsyncIterable<T>,
-  start: number,
-  end: number,
-): AsyncGenerator<T> {
-  let i = 0;
-  if (start >= end) return;
-  for await (const item of items) {
-    if (i >= start) yield item;
-    if (++i >= end) return;
-  }
 }
 
 /** The output folder: a shard in memory, complete ones on disk, and the manifest that lists them. */

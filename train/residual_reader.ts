@@ -7,7 +7,7 @@ import { KvCache } from "../core/kv_cache.ts";
 import type { ModelFolder } from "../core/model_folder.ts";
 import { Olmo2, Workspace } from "../core/olmo2.ts";
 import { wholeSequences } from "../core/token_batch.ts";
-import type { Gpu, Tensor } from "../gpu/mod.ts";
+import type { Gpu, Recorder, Tensor } from "../gpu/mod.ts";
 import { packBf16 } from "../kernels/pack_bf16.ts";
 
 /** What to read, and how much at once. */
@@ -84,9 +84,13 @@ export class ResidualReader implements Disposable {
 
   /**
    * Submits a pass over whole sequences; the host is free until {@link rows}.
+   * @param use Records what becomes of the rows, f32 `[T, d_model]`, instead of packing them for {@link rows}.
    * @throws {RangeError} If there are more than `maxTokens` tokens, or a token or length that the model does not have.
    */
-  submit(sequences: readonly ArrayLike<number>[]): void {
+  submit(
+    sequences: readonly ArrayLike<number>[],
+    use?: (rec: Recorder, rows: Tensor) => void,
+  ): void {
     const batch = wholeSequences(this.model.config, sequences);
     const T = batch.ids.length;
     this.#work.load(batch);
@@ -95,7 +99,9 @@ export class ResidualReader implements Disposable {
       const resid = this.#olmo2.forward(rec, this.#work, this.#cache);
       const y = this.#normed?.rows(0, T);
       if (y) this.#olmo2.finalNorm(rec, resid, y);
-      packBf16.run(rec, { x: y ?? resid, packed: this.#packed.rows(0, T) });
+      const x = y ?? resid;
+      if (use) use(rec, x);
+      else packBf16.run(rec, { x, packed: this.#packed.rows(0, T) });
     });
   }
 
