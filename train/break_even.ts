@@ -8,15 +8,20 @@ import { encoderNorm, initSae } from "./init.ts";
 import type { SaeTrainer } from "./trainer.ts";
 import { isTopK } from "./training_tensors.ts";
 
-/** Steps that are timed for one figure, after one that compiles the kernels. */
+/** Figures of which the least counts, after one that compiles the kernels. */
 const REPEATS = 3;
+/** Milliseconds that the steps of a figure take together, at least: Deno tells the end of work only every 10. */
+const LEAST_MS = 60;
+/** Steps of a figure, at most. */
+const MOST_STEPS = 64;
 
 /** Shares of the room in the lists with which the sparse path is timed. */
 const SHARES = [0.1, 0.8] as const;
 
 /**
  * The most activations of a batch for which the sparse path is taken: where both cost the same by a line through
- * two timings. Leaves the trainer with parameters of its own: write others, and reset it.
+ * two timings, no more than there is room for, or Infinity where it is always the cheaper one. Leaves the trainer with
+ * parameters of its own: write others, and reset it.
  */
 export async function measureBreakEven(
   gpu: Gpu,
@@ -50,7 +55,8 @@ export async function measureBreakEven(
   const fixed = few.ms - slope * few.entries;
   // Where more entries do not cost more, the timings were too rough to tell.
   if (!(slope > 0)) return few.ms < dense.ms ? Infinity : 0;
-  return Math.max(0, Math.floor((dense.ms - fixed) / slope));
+  const even = Math.floor((dense.ms - fixed) / slope);
+  return Math.max(0, Math.min(room, even));
 }
 
 async function timeSteps(
@@ -60,16 +66,22 @@ async function timeSteps(
 ): Promise<{ ms: number; entries: number }> {
   const { accumulate, batch } = trainer.config;
   const batches = Array.from({ length: accumulate }, () => x);
-  const times: number[] = [];
-  for (let i = 0; i <= REPEATS; i++) {
+  const time = async (nSteps: number): Promise<number> => {
     const start = performance.now();
-    trainer.step(batches, { lambda: 0, lr: 0 }, { metrics: i === REPEATS });
+    for (let i = 0; i < nSteps; i++) {
+      trainer.step(batches, { lambda: 0, lr: 0 }, { metrics: i === 0 });
+    }
     await gpu.device.queue.onSubmittedWorkDone();
-    if (i > 0) times.push(performance.now() - start);
-  }
+    return performance.now() - start;
+  };
+  await time(1);
+  let nSteps = 1;
+  let ms = await time(1);
+  while (ms < LEAST_MS && nSteps < MOST_STEPS) ms = await time(nSteps *= 2);
+  for (let i = 1; i < REPEATS; i++) ms = Math.min(ms, await time(nSteps));
   await trainer.settle();
-  const [metrics] = trainer.takeMetrics();
-  return { ms: Math.min(...times), entries: metrics!.L0 * batch };
+  const { nEntries } = trainer.takeMetrics().at(-1)!;
+  return { ms: ms / nSteps, entries: nEntries * batch };
 }
 
 /** The number that a normal variable exceeds with probability 1 − p. Source: Abramowitz and Stegun 26.2.23, to 4.5e-4. */

@@ -16,6 +16,8 @@ export interface StepMetrics extends StepValues {
   readonly l1: number;
   /** Features with act > 0, mean over the batch. */
   readonly L0: number;
+  /** Entries of the sparse path: the L0, and of jumprelu also features in the window of their threshold; mean over the batch. */
+  readonly nEntries: number;
   /** Global norm of the gradient before clipping. */
   readonly gradNorm: number;
   /** AuxK's loss before its coefficient; 0 without it. */
@@ -71,6 +73,7 @@ export function readMetrics(tag: StatusTag, status: ArrayBuffer): StepMetrics {
     mse,
     l1,
     L0: isL0 ? l1 : entries,
+    nEntries: entries,
     gradNorm,
     auxLoss: floats[8]!,
     path: words[9] === 1 ? "sparse" : "dense",
