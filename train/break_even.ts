@@ -8,15 +8,29 @@ import { encoderNorm, initSae } from "./init.ts";
 import type { SaeTrainer } from "./trainer.ts";
 import { isTopK } from "./training_tensors.ts";
 
-/** Figures of which the least counts, after one that compiles the kernels. */
-const REPEATS = 3;
+/** Rounds in which the sides are timed in turn, so that what else the machine does counts for none; the least of a side counts. */
+const ROUNDS = 4;
 /** Milliseconds that the steps of a figure take together, at least: Deno tells the end of work only every 10. */
 const LEAST_MS = 60;
 /** Steps of a figure, at most. */
 const MOST_STEPS = 64;
 
 /** Shares of the room in the lists with which the sparse path is timed. */
-const SHARES = [0.1, 0.8] as const;
+const FEW = 0.1;
+const MANY = 0.8;
+
+/** What is timed: a path, with a number of activations. */
+interface Side {
+  readonly sparseEntries: number;
+  /** Share of the room in the lists that activations take. */
+  readonly share: number;
+  /** Steps of a figure. */
+  nSteps: number;
+  /** Least time of a step, in milliseconds. */
+  ms: number;
+  /** Entries of a batch. */
+  entries: number;
+}
 
 /**
  * The most activations of a batch for which the sparse path is taken: where both cost the same by a line through
@@ -34,54 +48,67 @@ export async function measureBreakEven(
   const params = initSae(new Float64Array(d_model), d_sae, 0, architecture);
   const spread = encoderNorm(architecture); // of pre-activations, since x is normal
   const threshold = Math.exp(params.log_threshold?.[0] ?? -Infinity);
-  const timeWith = async (
-    share: number,
-    sparseEntries: number,
-  ): Promise<{ ms: number; entries: number }> => {
-    const bias = threshold + spread * normalQuantile(share);
-    trainer.writeParams({ ...params, b_enc: params.b_enc.map(() => bias) });
-    trainer.sparseEntries = sparseEntries;
-    return await timeSteps(gpu, trainer, x);
-  };
-  const share = (part: number): number => part * room / (batch * d_sae);
-  const dense = await timeWith(share(SHARES[0]), 0);
-  const few = await timeWith(share(SHARES[0]), Infinity);
-  if (isTopK(architecture)) {
-    // The number of activations is given, and so is the better way.
-    return few.ms < dense.ms ? Infinity : 0;
+  const side = (sparseEntries: number, share: number): Side => ({
+    sparseEntries,
+    share,
+    nSteps: 1,
+    ms: Infinity,
+    entries: 0,
+  });
+  const [dense, few, many] = [
+    side(0, FEW),
+    side(Infinity, FEW),
+    side(Infinity, MANY),
+  ];
+  // The number of activations of topk is given, and so is the better way.
+  const sides = isTopK(architecture) ? [dense, few] : [dense, few, many];
+  for (let round = 0; round < ROUNDS; round++) {
+    for (const side of sides) {
+      const firing = normalQuantile(side.share * room / (batch * d_sae));
+      const bias = threshold + spread * firing;
+      trainer.writeParams({ ...params, b_enc: params.b_enc.map(() => bias) });
+      trainer.sparseEntries = side.sparseEntries;
+      await timeSteps(gpu, trainer, x, side, round === 0);
+    }
   }
-  const many = await timeWith(share(SHARES[1]), Infinity);
+  if (isTopK(architecture)) return few.ms < dense.ms ? Infinity : 0;
+  return evenOf(dense, few, many, room);
+}
+
+function evenOf(dense: Side, few: Side, many: Side, room: number): number {
   const slope = (many.ms - few.ms) / (many.entries - few.entries);
-  const fixed = few.ms - slope * few.entries;
   // Where more entries do not cost more, the timings were too rough to tell.
   if (!(slope > 0)) return few.ms < dense.ms ? Infinity : 0;
-  const even = Math.floor((dense.ms - fixed) / slope);
+  const even = few.entries + Math.floor((dense.ms - few.ms) / slope);
   return Math.max(0, Math.min(room, even));
 }
 
+/** Times steps of a side; the first call compiles the kernels, and finds out how many steps make a figure. */
 async function timeSteps(
   gpu: Gpu,
   trainer: SaeTrainer,
   x: Float32Array<ArrayBuffer>,
-): Promise<{ ms: number; entries: number }> {
+  side: Side,
+  isFirst: boolean,
+): Promise<void> {
   const { accumulate, batch } = trainer.config;
   const batches = Array.from({ length: accumulate }, () => x);
-  const time = async (nSteps: number): Promise<number> => {
+  const time = async (): Promise<number> => {
     const start = performance.now();
-    for (let i = 0; i < nSteps; i++) {
+    for (let i = 0; i < side.nSteps; i++) {
       trainer.step(batches, { lambda: 0, lr: 0 }, { metrics: i === 0 });
     }
     await gpu.device.queue.onSubmittedWorkDone();
     return performance.now() - start;
   };
-  await time(1);
-  let nSteps = 1;
-  let ms = await time(1);
-  while (ms < LEAST_MS && nSteps < MOST_STEPS) ms = await time(nSteps *= 2);
-  for (let i = 1; i < REPEATS; i++) ms = Math.min(ms, await time(nSteps));
+  if (isFirst) {
+    await time();
+    while (await time() < LEAST_MS && side.nSteps < MOST_STEPS) {
+      side.nSteps *= 2;
+    }
+  } else side.ms = Math.min(side.ms, await time() / side.nSteps);
   await trainer.settle();
-  const { nEntries } = trainer.takeMetrics().at(-1)!;
-  return { ms: ms / nSteps, entries: nEntries * batch };
+  side.entries = Math.round(trainer.takeMetrics().at(-1)!.nEntries * batch);
 }
 
 /** The number that a normal variable exceeds with probability 1 − p. Source: Abramowitz and Stegun 26.2.23, to 4.5e-4. */
