@@ -1,5 +1,5 @@
 /**
- * Trains an SAE on collected residuals:
+ * Trains an SAE on collected residuals, or straight from a model:
  * `./ocs train --residuals out/residuals --out out/sae`.
  * @module
  */
@@ -14,7 +14,6 @@ import {
   writeManifest,
 } from "../core/files.ts";
 import type { ConfigOf, FlagTable } from "../core/flags.ts";
-import { ResidualFolder } from "../core/residuals.ts";
 import { Sae } from "../core/sae.ts";
 import {
   SaeFile,
@@ -25,10 +24,7 @@ import type { Gpu } from "../gpu/mod.ts";
 import type { BatchSource } from "../train/batch_source.ts";
 import { CHECKPOINT_FILE } from "../train/checkpoint.ts";
 import { evaluateResiduals, type SaeEvaluation } from "../train/evaluate.ts";
-import { PrefetchedBatches } from "../train/prefetched_batches.ts";
 import type { SaeRecipe } from "../train/recipe.ts";
-import { RowFilter } from "../train/row_filter.ts";
-import { rowGroupsOf } from "../train/row_groups.ts";
 import { trainerConfig, trainSae } from "../train/train.ts";
 import { trainingMemory } from "../train/trainer.ts";
 import {
@@ -44,16 +40,18 @@ import { checkPlan, describePlan, planTraining } from "./memory_plan.ts";
 import { RECIPE_FLAGS, recipeOf } from "./recipe_flags.ts";
 import { RunLoggers } from "./run_loggers.ts";
 import { TrainView } from "./train_view.ts";
+import {
+  DATA_FLAGS,
+  findTrainingData,
+  type OpenTrainingData,
+  type TrainingInput,
+} from "./training_data.ts";
 import { AUTOTUNE_FLAG, fileStore, tuningFile } from "./tuning_store.ts";
 import { requireNet, wandbServer } from "./wandb.ts";
 import type { WandbServer } from "./wandb_api.ts";
 
 const FLAGS = {
-  residuals: {
-    type: "string",
-    required: true,
-    help: "folder that collect wrote",
-  },
+  ...DATA_FLAGS,
   out: {
     type: "string",
     required: true,
@@ -108,33 +106,16 @@ export async function trainTask(
     ? undefined
     : wandbServer((name) => Deno.env.get(name));
   if (server) requireNet(server);
-  const folder = await ResidualFolder.open(
-    directory(userPath(flags.residuals)),
-  );
-  const { manifest } = folder;
-  if (!manifest.done) {
-    context.note(
-      `"${folder.name}" is not complete; training on the ${
-        formatCount(manifest.n_tokens)
-      } vectors that are there`,
-    );
-  }
+  const input = await findTrainingData(flags, context);
   const gpu = await context.openGpu(flags.gpu);
-  planMemory(gpu, recipe, flags, folder, context);
+  planMemory(gpu, recipe, flags, input, context);
   await gpu.tuning.attach(fileStore(tuningFile()), flags.autotune);
-  // Read and decoded in a worker, ahead of the trainer.
-  using batches = await PrefetchedBatches.open(
-    userPath(flags.residuals),
-    recipe,
-  );
+  using owned = new DisposableStack();
+  const data = await input.open(gpu, recipe, owned);
   const out = userPath(flags.out);
-  const id = await fingerprint({
-    recipe,
-    residuals: manifest.fingerprint,
-    shards: manifest.shards.map(({ sha256 }) => sha256),
-  });
+  const id = await fingerprint({ recipe, ...input.id });
   const before = await claimOutputFolder(out, "sae", id);
-  const run = { out, flags, recipe, folder, gpu, batches, context };
+  const run = { out, flags, recipe, input, data, gpu, context };
   if (before?.["done"] !== true) {
     await writeAtomic(
       join(out, "train.json"),
@@ -160,9 +141,9 @@ interface Run {
   readonly out: string;
   readonly flags: Flags;
   readonly recipe: SaeRecipe;
-  readonly folder: ResidualFolder;
+  readonly input: TrainingInput;
+  readonly data: OpenTrainingData;
   readonly gpu: Gpu;
-  readonly batches: BatchSource;
   readonly context: TaskContext;
 }
 
@@ -173,8 +154,8 @@ async function trainAndMeasure(
   run: Run,
   server: WandbServer | undefined,
 ): Promise<HeldOut | undefined> {
-  const { out, flags, recipe, folder, gpu, batches, context } = run;
-  const { model, hookPoint, contextLength, text } = folder.manifest;
+  const { out, flags, recipe, gpu, context } = run;
+  const { batches } = run.data;
   let view: TrainView | undefined;
   using views = new DisposableStack();
   await using loggers = loggersOf(
@@ -187,13 +168,7 @@ async function trainAndMeasure(
     gpu,
     batches,
     recipe,
-    metadata: {
-      hookPoint,
-      modelName: model.name,
-      modelFingerprint: model.fingerprint,
-      contextLength,
-      text,
-    },
+    metadata: run.input.metadata,
     write: writerOf(out),
     ...(hasCheckpoint && {
       checkpoint: await directory(out).open(CHECKPOINT_FILE),
@@ -266,13 +241,13 @@ function describePath({ path }: Flags, mostL0: number): string | undefined {
 
 /** Measures what was trained: features on data, and the whole on what was held out, if anything was. */
 async function measure(
-  { out, flags, recipe, folder, gpu, batches, context }: Run,
+  { out, flags, recipe, data, gpu, context }: Run,
 ): Promise<{ heldOut: HeldOut | undefined; density: Float32Array }> {
   using sae = await Sae.load(gpu, await SaeFile.open(directory(out)));
   const all = await evaluateResiduals(
     gpu,
     sae,
-    firstRows(folder, recipe, flags.measure_rows, context.signal),
+    data.firstRows(flags.measure_rows, context.signal),
   );
   await saveFeatureMeasurements(writerOf(out), all);
   const { density } = all;
@@ -280,7 +255,7 @@ async function measure(
   const { nTokens, fvu, L0, deadShare } = await evaluateResiduals(
     gpu,
     sae,
-    batches.heldOut(),
+    data.batches.heldOut(),
   );
   console.log(
     `FVU ${fvu.toFixed(4)}, L0 ${L0.toFixed(2)}, ${
@@ -288,27 +263,6 @@ async function measure(
     } % dead on ${formatCount(nTokens)} vectors that were held out`,
   );
   return { heldOut: { nTokens, fvu, L0, deadShare }, density };
-}
-
-/** The first n vectors, or all, but for those that are not finite where such are skipped: a row group at a time. */
-async function* firstRows(
-  folder: ResidualFolder,
-  { skipBadRows }: SaeRecipe,
-  n: number,
-  signal: AbortSignal,
-): AsyncGenerator<Uint16Array<ArrayBuffer>> {
-  const groups = await rowGroupsOf(folder);
-  const filter = new RowFilter({ skipBadRows });
-  const { d_model } = groups;
-  let left = n;
-  for (const group of groups.sizes.keys()) {
-    signal.throwIfAborted();
-    const all = await groups.read(group, { keepBad: skipBadRows });
-    const { rows } = filter.apply(all, d_model);
-    yield rows.subarray(0, left * d_model);
-    left -= rows.length / d_model;
-    if (left <= 0) return;
-  }
 }
 
 /** Says what of the data was left out, where anything was. */
@@ -340,19 +294,22 @@ function planMemory(
   gpu: Gpu,
   recipe: SaeRecipe,
   flags: Flags,
-  { manifest: { model: { d_model }, n_tokens } }: ResidualFolder,
+  input: TrainingInput,
   context: TaskContext,
 ): void {
+  const { d_model } = input;
   const plan = planTraining(
     {
       recipe,
       d_model,
-      nVectors: n_tokens,
-      memoryOf: (recipe) =>
-        trainingMemory(
+      nVectors: input.nOnHost,
+      memoryOf: (recipe) => [
+        ...trainingMemory(
           trainerConfig(recipe, { d_model, inputScale: 1 }),
           gpu.limits.maxStorageBufferBindingSize,
         ),
+        ...input.memoryOf(recipe),
+      ],
     },
     gpu.limits,
     memoryBudget(gpu, flags.memory),
@@ -364,7 +321,8 @@ function planMemory(
 /** The task, for the command line and for tasks that have it as a stage. */
 export const TRAIN: TaskSpec<typeof FLAGS> = {
   name: "train",
-  description: "Trains a sparse autoencoder on collected residuals.",
+  description:
+    "Trains a sparse autoencoder on collected residuals, or straight from a model.",
   afterInterrupt: "the same command goes on from the checkpoint",
   flags: FLAGS,
 };
