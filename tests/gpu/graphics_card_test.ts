@@ -79,11 +79,11 @@ Deno.test("replayTraining() is within 1e-5 of PyTorch when kernels are those of 
   assert.equal(checks.length, 12 * 5 + 5 * 4 + 2 * 2);
   for (
     const product of [
-      "mk_nk_f32_sae_encode",
+      "mk_nk_f32_sae_encode_scaled",
       "mk_kn_f32_sae_decode_error",
       "mk_nk_f32_sae_encode_backward",
       "km_kn_f32_sae_decode_backward",
-      "km_kn_f32",
+      "km_kn_f32_scaled",
     ]
   ) {
     assert.ok(launched.has(`matmul_workgroup_${product}`), product);

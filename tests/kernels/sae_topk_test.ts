@@ -7,7 +7,6 @@ import {
   selectTopK,
   topKTensors,
 } from "../../kernels/sae_topk.ts";
-import { saeTopKMean } from "../../kernels/sae_topk_mean.ts";
 import { testGpu } from "../gpu_for_tests.ts";
 import { rejectsInOneLine } from "../rejects_in_one_line.ts";
 
@@ -252,24 +251,4 @@ Deno.test("selectTopK() refuses sizes that do not fit, in one line", async () =>
     async () => await select(3, 1, 0, 2)(),
     /^RangeError: .*expected 2 windows: got 1$/,
   );
-});
-
-Deno.test("saeTopKMean() averages the least activation that is kept, from the first on", async () => {
-  const gpu = await testGpu();
-  using mean = gpu.tensor("mean", "f32", [2]);
-  const decay = 0.75;
-  const run = async (...thresholds: number[]) => {
-    const words = new Float32Array(thresholds.flatMap((value) => [value, 9]));
-    const bits = new Uint32Array(words.buffer);
-    const shape = [thresholds.length, 2];
-    using found = gpu.upload("thresholds", "u32", shape, bits);
-    gpu.record("mean", (rec) => {
-      saeTopKMean.run(rec, { thresholds: found, mean }, { decay });
-    });
-    return [...await gpu.read(mean)];
-  };
-  assert.deepEqual(await run(0, 0), [0, 0]);
-  assert.deepEqual(await run(3, 0, 2, 7), [2, 1]);
-  assert.deepEqual(await run(Infinity, 0), [2, 1]);
-  assert.deepEqual(await run(...Array<number>(100).fill(6)), [3, 2]);
 });
