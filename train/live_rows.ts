@@ -13,6 +13,7 @@ import type {
   DroppedRows,
 } from "./batch_source.ts";
 import { checkEnough, noneLeft } from "./batches.ts";
+import { HeldRows, unpadded } from "./held_rows.ts";
 import {
   type ModelPass,
   ModelPasses,
@@ -35,13 +36,6 @@ interface BufferedPass extends Pick<ModelPass, "document" | "n"> {
   readonly norms: Float32Array;
   /** Its rows that are drawn from. */
   kept: Uint32Array;
-}
-
-/** Rows that are held out, on the host. */
-interface HeldRows {
-  /** Bits of bf16 `[n, d_model]`. */
-  readonly rows: Uint16Array<ArrayBuffer>;
-  readonly norms: Float32Array;
 }
 
 /** Passes without any row to draw from that may follow one another. */
@@ -70,7 +64,7 @@ export class LiveRows implements BatchSource {
   readonly #draws: Rng;
   readonly #owned = new DisposableStack();
   readonly #buffer: BufferedPass[] = [];
-  readonly #held: HeldRows[] = [];
+  #held: HeldRows | undefined;
   #statistics: RowStatistics | undefined;
   /** The pass that is computed and waits for room. */
   #ahead: ModelPass | undefined;
@@ -184,31 +178,31 @@ export class LiveRows implements BatchSource {
     const whole = [firstGroup, nDrawn, document].every((value) =>
       Number.isSafeInteger(value) && value >= 0
     );
-    const isPlace = whole && document >= this.#passes.first &&
+    let isPlace = whole && document >= this.#passes.first &&
       (!this.#fits || firstGroup === 0);
-    if (!isPlace) {
-      throw new RangeError(
-        `Cannot resume the batches of "${this.name}": expected a position of this text: got pass ${firstGroup} at document ${document}, ${nDrawn} drawn`,
-      );
-    }
-    this.#draws.state = rng;
+    if (!isPlace) throw this.#notHere(firstGroup, nDrawn, document);
     if (firstGroup !== this.#firstPass) {
       this.#buffer.length = 0;
-      this.#ahead = undefined;
       await this.#passes.seek(document);
+      this.#ahead = await this.#passes.next();
+      isPlace = this.#ahead.document === document;
     }
+    if (!isPlace) throw this.#notHere(firstGroup, nDrawn, document);
+    this.#draws.state = rng;
     this.#firstPass = firstGroup;
     this.#document = document;
     this.#nDrawn = nDrawn;
   }
 
+  #notHere(pass: number, nDrawn: number, document: number): RangeError {
+    return new RangeError(
+      `Cannot resume the batches of "${this.name}": expected a position of this text: got pass ${pass} at document ${document}, ${nDrawn} drawn`,
+    );
+  }
+
   /** The vectors that are held out: bits of bf16 `[n, d_model]`, a pass at a time. */
   async *heldOut(): AsyncGenerator<Uint16Array<ArrayBuffer>> {
-    for (const { rows, norms } of this.#held) {
-      const kept = this.#keptOf(norms);
-      if (kept.length === 0) continue;
-      yield await Promise.resolve(compact(rows, this.d_model, kept));
-    }
+    yield* this.#held?.kept((norms) => this.#keptOf(norms)) ?? [];
   }
 
   /** Frees the memory; the model is its owner's. */
@@ -240,33 +234,12 @@ export class LiveRows implements BatchSource {
 
   /** Sets the rows of the first passes aside, until there are n. */
   async #holdOut(n: number): Promise<void> {
-    for (let left = n; left > 0;) {
-      const pass = await this.#passes.next();
-      if (pass.epoch > 0) {
-        throw new RangeError(
-          `Cannot train on "${this.name}": expected more than the ${n} vectors that are held out: got ${
-            n - left
-          }: take more text, or hold out fewer`,
-        );
-      }
-      const norms = await pass.norms;
-      this.#finiteOf(pass, norms);
-      const nRows = Math.min(pass.n, left);
-      const words = await this.#gpu.readInts(
-        this.#passes.packed.rows(0, nRows),
-      );
-      this.#held.push({
-        rows: compact(
-          new Uint16Array(words.buffer),
-          this.d_model,
-          [...Array(nRows).keys()],
-          2 * rowWords(this.d_model),
-        ),
-        norms: norms.subarray(0, nRows),
-      });
-      left -= nRows;
-    }
     if (n === 0) return;
+    this.#held = await HeldRows.take(this.#gpu, this.#passes, {
+      n,
+      d_model: this.d_model,
+      name: this.name,
+    });
     this.#ahead = await this.#passes.next();
     this.#passes.first = this.#ahead.document;
     this.#document = this.#ahead.document;
@@ -289,8 +262,6 @@ export class LiveRows implements BatchSource {
     const isFirst = this.#statistics === undefined;
     let total = this.#buffer.reduce((sum, { n }) => sum + n, 0);
     for (;;) {
-      // A text that fits ends once it was read.
-      if (this.#fits && this.#ahead?.epoch === 0) return;
       this.#ahead ??= await this.#passes.next();
       const ahead = this.#ahead;
       if (isFirst && ahead.epoch > 0 && this.#buffer.length > 0) {
@@ -308,7 +279,7 @@ export class LiveRows implements BatchSource {
   async #store(pass: ModelPass): Promise<void> {
     const { document, n } = pass;
     const norms = await pass.norms;
-    const finite = this.#finiteOf(pass, norms);
+    const finite = norms.filter((norm) => norm >= 0).length;
     const kept = this.#keptOf(norms);
     if (pass.epoch === 0 && document >= this.#nCounted) {
       this.#nCounted = document + 1;
@@ -325,22 +296,6 @@ export class LiveRows implements BatchSource {
       this.#reservoir.store(rec, this.#passes.packed, n, at);
     });
     this.#buffer.push({ document, n, at, norms, kept });
-  }
-
-  /**
-   * How many rows of a pass are finite.
-   * @throws {RangeError} If one is not and bad ones are refused: names document and position.
-   */
-  #finiteOf(pass: ModelPass, norms: Float32Array): number {
-    const bad = norms.indexOf(-1);
-    if (bad >= 0 && !this.#filter.skipBadRows) {
-      throw new RangeError(
-        `Cannot train on "${this.name}": expected finite values of ${this.#options.reader.hookPoint}: got NaN or infinity in ${
-          pass.placeOf(bad)
-        }: check the model, or leave bad vectors out`,
-      );
-    }
-    return bad < 0 ? norms.length : norms.filter((norm) => norm >= 0).length;
   }
 
   #keptOf(norms: Float32Array): Uint32Array {
@@ -364,8 +319,7 @@ export class LiveRows implements BatchSource {
     this.#gpu.record("rows to measure", (rec) => {
       this.#reservoir.load(rec, packed, n, at);
     });
-    const bits = new Uint16Array((await this.#gpu.readInts(packed)).buffer);
-    return compact(bits, this.d_model, kept, 2 * words);
+    return unpadded(await this.#gpu.readInts(packed), this.d_model, kept);
   }
 
   #slide(nDrawn: number): void {
@@ -391,19 +345,4 @@ function firstAbove(ascending: readonly number[], value: number): number {
     else low = middle + 1;
   }
   return low;
-}
-
-/** Rows, bits of bf16 with one every `stride`, without the rest and without what pads them. */
-function compact(
-  bits: Uint16Array,
-  d_model: number,
-  rows: ArrayLike<number>,
-  stride: number = d_model,
-): Uint16Array<ArrayBuffer> {
-  const kept = new Uint16Array(rows.length * d_model);
-  for (let i = 0; i < rows.length; i++) {
-    const start = rows[i]! * stride;
-    kept.set(bits.subarray(start, start + d_model), i * d_model);
-  }
-  return kept;
 }

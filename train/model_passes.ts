@@ -35,10 +35,8 @@ export interface ModelPass {
   readonly n: number;
   /** Rows left out for their token. */
   readonly nSkipped: number;
-  /** L2 norms of the rows, f32 `[n]`; -1 where a value is not finite. */
+  /** L2 norms of the rows, f32 `[n]`; -1 where a value is not finite. Rejects with document and position if that is refused. */
   readonly norms: Promise<Float32Array>;
-  /** Document and position of a row, for errors. */
-  placeOf(row: number): string;
 }
 
 /** Documents of a pass, and which of its tokens are rows. */
@@ -101,7 +99,7 @@ export class ModelPasses implements Disposable {
    * @throws {RangeError} If the text has no such pass.
    */
   async next(): Promise<ModelPass> {
-    const { gpu, reader } = this.#options;
+    const { reader } = this.#options;
     const { documents, rows, nSkipped } = await this.#plan();
     const n = rows.length;
     this.#rows.write(rows);
@@ -110,7 +108,7 @@ export class ModelPasses implements Disposable {
       packRows.run(rec, { x, rows: this.#rows.rows(0, n), packed });
       packedRowNorms.run(rec, { packed, norms: this.#norms.rows(0, n) });
     });
-    const norms = gpu.read(this.#norms.rows(0, n));
+    const norms = this.#checked(documents, rows, n);
     // A failure is thrown where they are awaited.
     norms.catch(() => {});
     return {
@@ -119,8 +117,23 @@ export class ModelPasses implements Disposable {
       n,
       nSkipped,
       norms,
-      placeOf: (row) => placeOf(documents, rows[row]!),
     };
+  }
+
+  async #checked(
+    documents: readonly TokenizedDocument[],
+    rows: Uint32Array,
+    n: number,
+  ): Promise<Float32Array> {
+    const { gpu, reader: { hookPoint }, text } = this.#options;
+    const norms = await gpu.read(this.#norms.rows(0, n));
+    const bad = norms.indexOf(-1);
+    if (bad < 0 || this.#filter.skipBadRows) return norms;
+    throw new RangeError(
+      `Cannot train on "${text}": expected finite values of ${hookPoint}: got NaN or infinity in ${
+        placeOf(documents, rows[bad]!)
+      }: check the model, or leave bad vectors out`,
+    );
   }
 
   /** Frees the memory. */

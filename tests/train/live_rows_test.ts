@@ -211,10 +211,13 @@ Deno.test("LiveRows.restore() runs the model again, and goes on bit for bit", as
     using again = await LiveRows.open(options(gpu, reader, batches));
     await draw(gpu, again, 9);
     deepEqual(textOf([late]), textOf(await draw(gpu, again, 1)));
-    await rejectsInOneLine(
-      () => resumed.restore({ ...position, document: 0 }),
-      /^RangeError: Cannot resume the batches of "storybook:101:12": expected a position of this text/,
-    );
+    // Held out, and after the end.
+    for (const document of [0, 500]) {
+      await rejectsInOneLine(
+        () => resumed.restore({ ...position, firstGroup: 9999, document }),
+        /^RangeError: Cannot resume the batches of "storybook:101:12": expected a position of this text/,
+      );
+    }
   }
 });
 
