@@ -119,9 +119,16 @@ export async function writeCheckpoint(
  * @throws {SyntaxError} If the file is no checkpoint, or damaged.
  */
 export async function openCheckpoint(source: Source): Promise<OpenCheckpoint> {
-  const file = await Safetensors.open(source);
-  const text = file.metadata[KEY] ?? "null";
-  return { file, info: checkJson(Info, parse(text), source.name) };
+  try {
+    const file = await Safetensors.open(source);
+    const text = file.metadata[KEY] ?? "null";
+    return { file, info: checkJson(Info, parse(text), source.name) };
+  } catch (cause) {
+    throw new SyntaxError(
+      `Cannot resume from "${source.name}": it is damaged, or no checkpoint of this version: remove it to begin anew`,
+      { cause },
+    );
+  }
 }
 
 /**

@@ -4,7 +4,8 @@ import { join } from "node:path";
 import { Safetensors, safetensorsChunks } from "../../core/safetensors.ts";
 import { directory, writeAtomic } from "../../core/files.ts";
 import { D_SAE, makeSae, MODEL } from "./made_sae.ts";
-import { runTask, scratchFolder, type TaskRun } from "./run_task.ts";
+import { blockFile, runTask, scratchFolder, type TaskRun } from "./run_task.ts";
+import { collectSmall, SMALL_RECIPE, trainSmall } from "./small_sae.ts";
 
 const FIXTURES = join(import.meta.dirname!, "../fixtures");
 const HOSTILE = join(FIXTURES, "hostile-safetensors");
@@ -221,11 +222,13 @@ Deno.test("tasks write nothing when there is no adapter", async () => {
     VK_ICD_FILENAMES: none,
     DENO_WEBGPU_BACKEND: "vulkan",
   };
+  await collectSmall(cwd, "residuals");
   const message = /found no adapter: install a Vulkan driver .*apt-get install/;
   for (
     const words of [
       ["quickstart", "--out=q"],
       ["collect", "--out=r"],
+      ["train", "--residuals=residuals", "--out=s"],
       ["steer", "hello"],
       ["chat"],
       ["find", "dog"],
@@ -236,5 +239,35 @@ Deno.test("tasks write nothing when there is no adapter", async () => {
     ] as const
   ) {
     await refused(words, message, { cwd, env });
+  }
+});
+
+Deno.test("train refuses a damaged checkpoint, and leaves it where it is", async () => {
+  using folder = scratchFolder();
+  const cwd = folder.path;
+  await collectSmall(cwd, "residuals");
+  await trainSmall(cwd, "done");
+  const words = ["--residuals=residuals", ...SMALL_RECIPE, "--out=here"];
+  const notOurs = join(HOSTILE, "../tiny-olmo2/expected.safetensors");
+  const hostile = Array.from(
+    Deno.readDirSync(HOSTILE),
+    ({ name }) => join(HOSTILE, name),
+  );
+  for (const file of [...hostile, notOurs]) {
+    Deno.removeSync(
+      blockFile(join(cwd, "done"), join(cwd, "here"), "checkpoint.safetensors"),
+    );
+    Deno.copyFileSync(file, join(cwd, "here", "checkpoint.safetensors"));
+    // The settings are written before: as many bytes each time.
+    Deno.copyFileSync(
+      join(cwd, "done", "train.json"),
+      join(cwd, "here", "train.json"),
+    );
+    await refused(
+      ["train", ...words],
+      /\/here\/checkpoint\.safetensors": .*: remove it to begin anew$/m,
+      { cwd },
+    );
+    Deno.removeSync(join(cwd, "here"), { recursive: true });
   }
 });

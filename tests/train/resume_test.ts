@@ -153,10 +153,13 @@ Deno.test("trainSae() refuses the checkpoint of another recipe or other data, na
   const weights = files["sae_weights.safetensors"]!;
   await rejects(
     smallRun(gpu, data, recipe, { checkpoint: memorySource("w", weights) }),
-    /^SyntaxError: Cannot read "w"/,
+    /^SyntaxError: Cannot resume from "w": .*: remove it to begin anew$/,
   );
   const cut = memorySource("cut", checkpoints[0]!.slice(0, -1));
-  await rejects(smallRun(gpu, data, recipe, { checkpoint: cut }), /"cut"/);
+  await rejects(
+    smallRun(gpu, data, recipe, { checkpoint: cut }),
+    /^SyntaxError: Cannot resume from "cut": it is damaged/,
+  );
 });
 
 Deno.test("trainSae() keeps its last checkpoint when the disk is full, and when the GPU is lost", async () => {
