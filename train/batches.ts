@@ -189,7 +189,8 @@ export class Batches implements BatchSource {
 
   /** Loads groups as long as they fit, and begins with the one after them; gives how many vectors are there. */
   async #fill(): Promise<number> {
-    for (let nEmpty = 0; nEmpty < this.#groups.sizes.length;) {
+    // The only group with a vector may be the first of one epoch and the last of the next.
+    for (let nEmpty = 0; nEmpty < 2 * this.#groups.sizes.length;) {
       await this.#load();
       const total = this.#buffer.reduce((sum, { n }) => sum + n, 0);
       if (total > 0) return total;

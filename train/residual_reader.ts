@@ -105,18 +105,10 @@ export class ResidualReader implements Disposable {
     });
   }
 
-  /**
-   * The pass that was submitted last, on the GPU: bf16 `[T, d_model]`, tokens in its order. The reader's own
-   * memory: commands that are submitted before the next pass see this one.
-   * @throws {RangeError} If none was submitted.
-   */
-  packed(): Tensor {
-    return this.#packed.rows(0, this.#nTokens);
-  }
-
   /** Waits for the pass that was submitted last: bits of bf16 `[T, d_model]`, tokens in its order. */
   async rows(): Promise<Uint16Array<ArrayBuffer>> {
-    const bytes = await this.#gpu.readBytes(this.packed());
+    const packed = this.#packed.rows(0, this.#nTokens);
+    const bytes = await this.#gpu.readBytes(packed);
     return new Uint16Array(bytes.buffer, 0, bytes.length / 2);
   }
 

@@ -7,21 +7,21 @@ import {
   throws,
 } from "node:assert/strict";
 import { bf16ToF32, f32ToBf16 } from "../../core/dtype.ts";
-import {
-  ResidualFolder,
-  type ResidualManifest,
-  ResidualShardWriter,
-} from "../../core/residuals.ts";
+import { ResidualFolder } from "../../core/residuals.ts";
 import { memoryFolder } from "../../core/source.ts";
 import {
   Batches,
   type BatchOptions,
   type RowGroups,
   rowGroupsOf,
+  SAMPLE_ROWS,
 } from "../../train/batches.ts";
-import { assertClose, randomNormal } from "../assert_close.ts";
+import { NONE_DROPPED } from "../../train/row_filter.ts";
+import { assertClose } from "../assert_close.ts";
+import { rejectsInOneLine } from "../rejects_in_one_line.ts";
+import { damageRow, MADE_D, madeFolder, madeRows } from "./made_residuals.ts";
 
-const D = 3;
+const D = MADE_D;
 
 /** Groups of rows [i, i + 1, 1] with i counting up, and how often each group was read. */
 function countingGroups(
@@ -148,49 +148,7 @@ Deno.test("Batches.open() refuses data that is held out whole, or all zero", asy
 });
 
 Deno.test("rowGroupsOf() reads the groups of all shards, and names shard and row of a NaN", async () => {
-  const header = {
-    modelName: "tiny",
-    modelFingerprint: "abc",
-    hookPoint: "resid_post[3]",
-    dtype: "bf16",
-    d_model: D,
-  } as const;
-  const files: Record<string, Uint8Array> = {};
-  const shards: ResidualManifest["shards"][number][] = [];
-  const all: number[] = [];
-  for (const [s, n_rows] of [5000, 10].entries()) {
-    const rows = f32ToBf16(randomNormal(n_rows * D, s + 1));
-    all.push(...rows);
-    const labels = new Int32Array(n_rows);
-    const writer = new ResidualShardWriter(header);
-    writer.add({
-      n_rows,
-      d_model: D,
-      rows,
-      token_ids: labels,
-      positions: labels,
-      documents: labels,
-    });
-    const file = `shard-${s}.parquet`;
-    const { bytes, shard } = await writer.finish(file);
-    files[file] = bytes;
-    shards.push(shard);
-  }
-  const manifest = {
-    kind: "residuals",
-    fingerprint: "f",
-    formatVersion: 1,
-    model: { name: "tiny", fingerprint: "abc", d_model: D, n_layers: 8 },
-    hookPoint: "resid_post[3]",
-    contextLength: 256,
-    text: "storybook:1",
-    skipFirst: 1,
-    shards,
-    n_tokens: 5010,
-    n_documents: 2,
-    done: true,
-  };
-  files["manifest.json"] = new TextEncoder().encode(JSON.stringify(manifest));
+  const files = await madeFolder({ shards: [5000, 10] });
   const groups = await rowGroupsOf(
     await ResidualFolder.open(memoryFolder("residuals", files)),
   );
@@ -198,18 +156,268 @@ Deno.test("rowGroupsOf() reads the groups of all shards, and names shard and row
   for (const group of groups.sizes.keys()) {
     read.push(...await groups.read(group));
   }
-  deepEqual(read, all);
+  deepEqual(read, [...madeRows(0, 5000), ...madeRows(1, 10)]);
+  deepEqual([...await groups.tokens!(1) ?? []].slice(0, 2), [4096, 4097]);
   equal(groups.sizes.length, 3);
-  // The last row's first element, where the shard stores its bytes.
-  const last = f32ToBf16(randomNormal(10 * D, 2)).subarray(9 * D);
-  const bytes = files["shard-1.parquet"]!;
-  const pattern = new Uint8Array(last.slice().buffer);
-  const at = bytes.findIndex((_, i) =>
-    pattern.every((byte, k) => bytes[i + k] === byte)
-  );
-  bytes.set([0xc0, 0x7f], at);
+  const last = madeRows(1, 10).subarray(9 * D);
+  damageRow(files["shard-1.parquet"]!, last, 0x7fc0);
   await rejects(
     Batches.open(groups, OPTIONS),
     /"residuals\/shard-1\.parquet": expected finite values: got bits 0x7fc0 in row 9/,
+  );
+  const skipping = { ...OPTIONS, bufferRows: 10_000, skipBadRows: true };
+  const batches = await Batches.open(groups, skipping);
+  equal(batches.statistics.n, 5009);
+  deepEqual(batches.dropped, { ...NONE_DROPPED, badRows: 1 });
+});
+
+/** Groups whose rows are far longer at some places, with token ids that count up. */
+function withOutliers(
+  sizes: number[],
+  isLong: (row: number) => boolean,
+): RowGroups & { readonly reads: number[] } {
+  const groups = countingGroups(sizes);
+  const firstOf = (group: number): number =>
+    sizes.slice(0, group).reduce((sum, n) => sum + n, 0);
+  return {
+    ...groups,
+    async read(group) {
+      const values = bf16ToF32(await groups.read(group));
+      for (let row = 0; row < sizes[group]!; row++) {
+        if (isLong(firstOf(group) + row)) values[row * D + 2] = 1e6;
+      }
+      return f32ToBf16(values);
+    },
+    tokens: (group) =>
+      Promise.resolve(
+        Int32Array.from(
+          { length: sizes[group]! },
+          (_, i) => firstOf(group) + i,
+        ),
+      ),
+  };
+}
+
+Deno.test("Batches leaves out long vectors, tokens and held-out ones alike, in memory and streaming", async () => {
+  const sizes = [8, 8, 3, 8, 8, 8, 7];
+  const isLong = (row: number): boolean => row % 10 === 4;
+  const skipTokens = [0, 17, 49];
+  const isKept = (row: number): boolean =>
+    !isLong(row) && !skipTokens.includes(row);
+  const kept = [...Array(50).keys()].filter(isKept);
+  for (const bufferRows of [1000, 20]) {
+    const options = { ...OPTIONS, bufferRows, holdOut: 4 };
+    const data = withOutliers(sizes, isLong);
+    const batches = await Batches.open(data, {
+      ...options,
+      maxNorm: 100,
+      skipTokens,
+    });
+    const trained = kept.filter((row) => row < 46);
+    equal(batches.statistics.n, trained.length);
+    const mean = trained.reduce((sum, row) => sum + row, 0) / trained.length;
+    assertClose([batches.statistics.mean[0]!], [mean], {
+      rtol: 1e-12,
+      label: "mean",
+    });
+    const drawn = (await draw(batches, 200)).flat();
+    deepEqual(
+      [...new Set(drawn)].sort((a, b) => a - b),
+      trained,
+      `bufferRows ${bufferRows}`,
+    );
+    // Counted once, though every group was read many times.
+    deepEqual(batches.dropped, { badRows: 0, highNorm: 5, skippedTokens: 2 });
+    const held: number[] = [];
+    for await (const rows of batches.heldOut()) {
+      held.push(...bf16ToF32(rows).filter((_, at) => at % D === 0));
+    }
+    deepEqual(held, [46, 47, 48]);
+    const position = structuredClone(batches.position);
+    const rest = await draw(batches, 40);
+    const resumed = await Batches.open(data, {
+      ...options,
+      maxNorm: 100,
+      skipTokens,
+    });
+    resumed.restore(position);
+    deepEqual(await draw(resumed, 40), rest);
+  }
+});
+
+Deno.test("Batches draws the same rows with filters that leave nothing out as without", async () => {
+  for (const bufferRows of [1000, 20]) {
+    const options = { ...OPTIONS, bufferRows };
+    const sizes = [8, 8, 3, 8, 8];
+    const data = withOutliers(sizes, () => false);
+    const plain = await Batches.open(data, options);
+    const filtered = await Batches.open(data, {
+      ...options,
+      maxNorm: 100,
+      skipTokens: [999],
+      skipBadRows: true,
+    });
+    deepEqual(filtered.statistics, plain.statistics);
+    deepEqual(await draw(filtered, 50), await draw(plain, 50));
+    deepEqual(filtered.dropped, NONE_DROPPED);
+  }
+});
+
+Deno.test("Batches.open() measures data that does not fit on a sample of its groups, the same for the same seed", async () => {
+  const sizes = Array<number>(40).fill(SAMPLE_ROWS / 16);
+  const data = {
+    ...countingGroups(sizes),
+    // Rows of one value a group, which bf16 has.
+    read(group: number): Promise<Uint16Array<ArrayBuffer>> {
+      data.reads.push(group);
+      const value = f32ToBf16(Float32Array.of(group + 1))[0]!;
+      return Promise.resolve(new Uint16Array(sizes[group]! * D).fill(value));
+    },
+  };
+  const options = { ...OPTIONS, bufferRows: 40_000 };
+  const one = await Batches.open(data, options);
+  const sample = data.reads.splice(0);
+  equal(sample.length, 16);
+  deepEqual(sample, [...new Set(sample)].sort((a, b) => a - b));
+  notDeepEqual(sample, [...Array(16).keys()]);
+  equal(one.statistics.n, 40 * sizes[0]!);
+  equal(one.statistics.nMeasured, SAMPLE_ROWS);
+  const mean = sample.reduce((sum, group) => sum + group + 1, 0) / 16;
+  equal(one.statistics.mean[0], mean);
+  const two = await Batches.open(data, options);
+  deepEqual(two.statistics, one.statistics);
+  deepEqual(data.reads.splice(0), sample);
+  await Batches.open(data, { ...options, seed: 4 });
+  notDeepEqual(data.reads.splice(0), sample);
+  // A larger buffer is room for a larger sample.
+  await Batches.open(data, { ...options, bufferRows: 20 * sizes[0]! });
+  equal(data.reads.length, 20);
+});
+
+Deno.test("Batches mixes shards and documents in every batch, and holds no more than its buffer and a group", async () => {
+  // Four documents of two rows a group, four groups a shard.
+  const sizes = Array<number>(80).fill(8);
+  const data = countingGroups(sizes);
+  const batches = await Batches.open(data, {
+    ...OPTIONS,
+    batch: 32,
+    bufferRows: 200,
+  });
+  data.reads.length = 0;
+  for (let i = 1; i <= 60; i++) {
+    const rows = (await draw(batches, 1)).flat();
+    const shards = new Set(rows.map((row) => Math.floor(row / 32)));
+    const documents = new Set(rows.map((row) => Math.floor(row / 2)));
+    // 25 of 80 groups at a time: of 20 shards, about 14 are among 32 rows.
+    ok(shards.size >= 7, `batch ${i}: ${shards.size} shards`);
+    ok(documents.size >= 20, `batch ${i}: ${documents.size} documents`);
+    // Groups that were dropped: one for each eight rows drawn.
+    const inMemory = data.reads.length - Math.floor(32 * (i - 1) / 8);
+    ok(inMemory <= 26, `batch ${i}: ${inMemory} groups of 8`);
+  }
+});
+
+Deno.test("Batches works with groups larger than its buffer, and batches larger than that, and passes no group over", async () => {
+  const sizes = [20, 30, 25];
+  const data = countingGroups(sizes);
+  const batches = await Batches.open(data, {
+    ...OPTIONS,
+    batch: 64,
+    bufferRows: 10,
+  });
+  const groupsOf = (rows: number[]): number[] => [
+    ...new Set(rows.map((row) => row < 20 ? 0 : row < 50 ? 1 : 2)),
+  ];
+  for (let epoch = 0; epoch < 5; epoch++) {
+    const drawn = await draw(batches, 3);
+    const groups = drawn.flatMap(groupsOf);
+    deepEqual(groups.toSorted(), [0, 1, 2]);
+  }
+  const position = structuredClone(batches.position);
+  const rest = await draw(batches, 5);
+  const resumed = await Batches.open(data, {
+    ...OPTIONS,
+    batch: 64,
+    bufferRows: 10,
+  });
+  resumed.restore(position);
+  deepEqual(await draw(resumed, 5), rest);
+});
+
+Deno.test("Batches.open() refuses fewer vectors than a batch, filters that leave none, and skipped tokens without ids", async () => {
+  await rejectsInOneLine(
+    () => Batches.open(countingGroups([5, 6]), { ...OPTIONS, batch: 12 }),
+    /^RangeError: Cannot train on "counting": expected at least 12 vectors, a batch: got 11 \(left out: 0 not finite/,
+  );
+  const data = withOutliers([5, 6], () => false);
+  const all = [...Array(11).keys()];
+  await rejectsInOneLine(
+    () => Batches.open(data, { ...OPTIONS, skipTokens: all.slice(0, 8) }),
+    /expected at least 4 vectors, a batch: got 3 \(left out: 0 not finite, 8 of skipped tokens, 0 of a high norm\)/,
+  );
+  await rejectsInOneLine(
+    () => Batches.open(data, { ...OPTIONS, skipTokens: all }),
+    /^RangeError: Cannot train on "counting": expected vectors to draw from: got none \(.* 11 of skipped tokens/,
+  );
+  await rejectsInOneLine(
+    () => Batches.open(countingGroups([9]), { ...OPTIONS, skipTokens: [1] }),
+    /^TypeError: Cannot leave out tokens of "counting": expected shards that say which token/,
+  );
+});
+
+Deno.test("Batches goes on past groups of which nothing is kept", async () => {
+  const data = withOutliers(Array<number>(9).fill(6), () => false);
+  const isKept = (row: number): boolean => row >= 24 && row < 30;
+  const tokens = [...Array(54).keys()];
+  const batches = await Batches.open(data, {
+    ...OPTIONS,
+    bufferRows: 12,
+    skipTokens: tokens.filter((row) => !isKept(row)),
+  });
+  const drawn = (await draw(batches, 30)).flat();
+  ok(drawn.every(isKept), `${drawn}`);
+});
+
+Deno.test("Batches.open() refuses damaged folders: rows of another width, a shard that was cut off", async () => {
+  const open = async (files: Record<string, Uint8Array>) =>
+    await Batches.open(
+      await rowGroupsOf(
+        await ResidualFolder.open(memoryFolder("residuals", files)),
+      ),
+      OPTIONS,
+    );
+  const files = await madeFolder({ shards: [100, 100] });
+  const wide = await madeFolder({ shards: [100, 100], d_model: 5 });
+  const edited = (file: string, bytes: Uint8Array) => {
+    const manifest = JSON.parse(
+      new TextDecoder().decode(files["manifest.json"]),
+    );
+    const at = file === "shard-0.parquet" ? 0 : 1;
+    manifest.shards[at].bytes = bytes.length;
+    const json = new TextEncoder().encode(JSON.stringify(manifest));
+    return { ...files, [file]: bytes, "manifest.json": json };
+  };
+  await rejectsInOneLine(
+    () => open(edited("shard-1.parquet", wide["shard-1.parquet"]!)),
+    /^RangeError: Cannot read "residuals\/shard-1\.parquet": expected d_model 3 by manifest\.json: got 5/,
+  );
+  const cut = files["shard-1.parquet"]!.slice(0, 700);
+  await rejectsInOneLine(
+    () => open({ ...files, "shard-1.parquet": cut }),
+    /^RangeError: Cannot read "residuals\/shard-1\.parquet": expected \d+ bytes by manifest\.json: got 700/,
+  );
+  await rejectsInOneLine(
+    () => open(edited("shard-1.parquet", cut)),
+    /^SyntaxError: Cannot read "residuals\/shard-1\.parquet": expected a parquet file: .*truncated/,
+  );
+  // Cut out of the middle, with the footer at its end.
+  const whole = files["shard-1.parquet"]!;
+  const middle = Uint8Array.from([
+    ...whole.subarray(0, 300),
+    ...whole.subarray(700),
+  ]);
+  await rejectsInOneLine(
+    () => open(edited("shard-1.parquet", middle)),
+    /^(SyntaxError|RangeError): Cannot read "residuals\/shard-1\.parquet": /,
   );
 });
