@@ -7,11 +7,14 @@
 import type { Rng } from "../core/rng.ts";
 import type { SaeParams } from "./init.ts";
 import type { SaeTrainer, TrainerBatch } from "./trainer.ts";
+import { isTopK } from "./training_tensors.ts";
 
 /** Batches that inputs are drawn from. */
 const PROBES = 8;
-/** Norm of a new encoder row, as a share of the mean norm of live ones. */
+/** Norm of a new encoder row, as a share of the mean norm of live ones: small, so that a new feature disturbs little. */
 const ENCODER_SHARE = 0.2;
+/** The same where only the largest activations are kept, of which a new one has to be to learn anything. */
+const ENCODER_SHARE_OF_TOPK = 1;
 
 /** What a resampling needs. */
 export interface ResampleOptions {
@@ -43,13 +46,13 @@ export async function resampleDead(options: ResampleOptions): Promise<number> {
   const replaced = dead.slice(0, inputs.length);
   const isLive = (i: number): boolean => waited[i]! < deadAfter;
   const norms = await trainer.rowNorms();
+  const { architecture } = trainer.config;
+  const share = isTopK(architecture) ? ENCODER_SHARE_OF_TOPK : ENCODER_SHARE;
   const rows = newRows(inputs, {
-    encoderNorm: ENCODER_SHARE * meanOf(norms.encoder, isLive),
+    encoderNorm: share * meanOf(norms.encoder, isLive),
     decoderNorm: meanOf(norms.decoder, isLive),
     b_dec: await trainer.decoderBias(),
-    threshold: trainer.config.architecture === "jumprelu"
-      ? options.initThreshold
-      : undefined,
+    threshold: architecture === "jumprelu" ? options.initThreshold : undefined,
   });
   trainer.replaceFeatures(replaced, rows);
   return replaced.length;

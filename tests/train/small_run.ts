@@ -16,7 +16,8 @@ import {
 
 /** Size of the vectors. */
 export const D = 16;
-const N_TRUE = 24;
+/** Directions that they are sums of. */
+export const N_TRUE = 24;
 
 /** Vectors that are sums of 2 of 24 directions, around a mean, like what an SAE is for. */
 export function sparseData(nRows: number, groupRows: number): RowGroups {

@@ -2,7 +2,8 @@
 import { deepEqual, equal, ok, rejects } from "node:assert/strict";
 import { Sae } from "../../core/sae.ts";
 import { SaeFile } from "../../core/sae_file.ts";
-import { memoryFolder } from "../../core/source.ts";
+import { Safetensors, safetensorsChunks } from "../../core/safetensors.ts";
+import { memoryFolder, memorySource } from "../../core/source.ts";
 import type { Gpu } from "../../gpu/mod.ts";
 import { Batches, type RowGroups } from "../../train/batches.ts";
 import { CHECKPOINT_FILE } from "../../train/checkpoint.ts";
@@ -15,6 +16,7 @@ import { assertClose } from "../assert_close.ts";
 import { testGpu } from "../gpu_for_tests.ts";
 import {
   D,
+  N_TRUE,
   smallRecipe,
   type SmallRun,
   smallRun,
@@ -187,4 +189,59 @@ Deno.test("trainSae() warms lr up, writes only an SAE, and names the first step 
     smallRun(gpu, data, smallRecipe({ lr: 1e30 }), { metricsEvery: 7 }),
     /expected finite numbers: got \S+ for the loss of step 1 /,
   );
+});
+
+/** A checkpoint in which odd features are so far down that they cannot fire. */
+async function pushedDown(
+  bytes: Uint8Array<ArrayBuffer>,
+): Promise<Uint8Array<ArrayBuffer>> {
+  const file = await Safetensors.open(memorySource("checkpoint", bytes));
+  const b_enc = new Float32Array((await file.bytes("b_enc")).buffer);
+  const changed = b_enc.map((b, i) => i % 2 === 1 ? -100 : b);
+  const tensors = [...file.tensors.values()].map(({ name, dtype, shape }) => ({
+    name,
+    dtype,
+    shape,
+    bytes: async function* (): AsyncGenerator<Uint8Array> {
+      yield name === "b_enc"
+        ? new Uint8Array(changed.buffer)
+        : await file.bytes(name);
+    },
+  }));
+  const chunks = safetensorsChunks(tensors, file.metadata);
+  return await new Response(ReadableStream.from(chunks)).bytes();
+}
+
+Deno.test("trainSae() brings dead features back by resampling, and explains more with them", async () => {
+  const gpu = await testGpu();
+  const data = sparseData(4000, 512);
+  for (
+    const fields of [{ lambda: 0.3 }, { architecture: "topk", k: 2 }] as const
+  ) {
+    const ends: { dead: number; fvu: number }[] = [];
+    for (const resampleEvery of [0, 40]) {
+      const recipe = smallRecipe({
+        d_sae: N_TRUE,
+        steps: 300,
+        batch: 64,
+        bufferRows: 5000,
+        deadAfter: 40 * 64,
+        resampleEvery,
+        ...fields,
+      });
+      const stop = new AbortController();
+      stop.abort();
+      const begun = await smallRun(gpu, data, recipe, { signal: stop.signal });
+      const changed = await pushedDown(begun.checkpoints[0]!);
+      const { lines, result } = await smallRun(gpu, data, recipe, {
+        checkpoint: memorySource("pushed", changed),
+      });
+      ends.push({ dead: result.deadShare, fvu: lately(lines, "fvu") });
+    }
+    const [without, resampled] = [ends[0]!, ends[1]!];
+    const label = JSON.stringify(ends);
+    ok(without.dead >= 0.5, label);
+    ok(resampled.dead < 0.2, label);
+    ok(resampled.fvu < 0.7 * without.fvu, label);
+  }
 });
