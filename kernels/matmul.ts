@@ -1,16 +1,21 @@
-import { z } from "zod";
 import {
   type BindingSpec,
   defineKernel,
-  type Gpu,
   type Kernel,
   type Recorder,
   type Tensor,
 } from "../gpu/mod.ts";
+import { resolveVariant, suitVariant } from "./matmul_choice.ts";
 import { matmulWgsl } from "./matmul_wgsl.ts";
-import { fitsWorkgroup } from "./matmul_workgroup.ts";
 import { turn } from "./turn.ts";
 import { turnBf16 } from "./turn_bf16.ts";
+
+export {
+  isUsable,
+  matmulKey,
+  type MatmulShape,
+  resolveVariant,
+} from "./matmul_choice.ts";
 
 /**
  * How the operands lie in memory, outermost dimension first. `mk,nk` is x·Wᵀ with
@@ -47,9 +52,9 @@ export interface MatmulVariant {
   /** Where the tiles live: registers alone, workgroup memory, or lanes that share each sum. */
   readonly kind: "registers" | "workgroup" | "dot";
   readonly layout: MatmulLayout;
-  /** Element type of A; bf16 stays packed and needs layout `km,kn`. */
+  /** Element type of A; bf16 stays packed. */
   readonly aType: "f32" | "bf16";
-  /** Element type of B; C is f32. 16-bit types stay packed; they need layout `mk,nk`, or bf16 `km,kn`. */
+  /** Element type of B; C is f32. 16-bit types stay packed; f16 needs layout `mk,nk`. */
   readonly bType: "f32" | "bf16" | "f16";
   /** Rows and columns of C that one invocation makes; the columns are a multiple of 4 for registers. */
   readonly tile: readonly [m: number, n: number];
@@ -57,7 +62,10 @@ export interface MatmulVariant {
   readonly workgroup: readonly [x: number, y: number];
   /** Load 16 bytes at a time; needs row lengths that are multiples of 4 (16-bit types: 8). */
   readonly vec: boolean;
-  /** Transpose operands first, so that k is their outermost dimension: registers only, f32, sizes that are multiples of 4. */
+  /**
+   * Transpose operands first, so that k is their outermost dimension: registers only, f32 or bf16, sizes that are multiples
+   * of 4, or of 8 where an operand is packed.
+   */
   readonly turns?: boolean;
   /** Store 16 bytes at a time, and load what the epilogue wants so: registers only, sizes of C that are multiples of 4. */
   readonly vecC: boolean;
@@ -67,9 +75,9 @@ export interface MatmulVariant {
 /** A product to record. */
 export interface MatmulCall {
   readonly layout: MatmulLayout;
-  /** f32, `[M, K]` or `[K, M]`. */
+  /** f32 or bf16, `[M, K]` or `[K, M]`. */
   readonly A: Tensor;
-  /** `[N, K]` (f32, bf16 or f16; may span several buffers) or f32 `[K, N]`. */
+  /** `[N, K]` (f32, bf16 or f16; may span several buffers) or `[K, N]` (f32 or bf16). */
   readonly B: Tensor;
   /** f32 `[M, N]`. */
   readonly C: Tensor;
@@ -87,7 +95,10 @@ export interface MatmulCall {
       readonly tile0: number;
     };
   };
-  /** Forces a variant; one whose tiles are known beforehand, or for tests and benchmarks. */
+  /**
+   * Forces a variant; one whose tiles are known beforehand, or for tests and benchmarks. Windows that do not allow its
+   * transposes or 16-byte loads do without: their tiles and sums stay the same.
+   */
   readonly variant?: VariantShape;
 }
 
@@ -117,7 +128,7 @@ const kernels = new Map<string, MatmulKernel>();
 /**
  * Records C = A·B in one of three layouts, with an optional function of each element.
  * A B of layout `nk` that spans several buffers is taken window by window.
- * @throws {RangeError} If sizes do not fit, naming the tensor.
+ * @throws {RangeError} If sizes do not fit, naming the tensor, or a forced variant suits no product like this.
  * @throws {TypeError} If a type does not suit the layout.
  */
 export function matmul(rec: Recorder, call: MatmulCall): void {
@@ -133,16 +144,11 @@ export function matmul(rec: Recorder, call: MatmulCall): void {
   const K = A.shape[layout === "km,kn" ? 0 : 1]!;
   for (const { tensor: part, start } of B.windows()) {
     const N = part.shape[layout === "mk,nk" ? 0 : 1]!;
-    const shape = call.variant ??
-      resolveVariant(rec.gpu, {
-        layout,
-        aType: A.dtype,
-        bType: B.dtype,
-        M,
-        N,
-        K,
-      });
-    const operands = shape.turns && layout !== "km,kn"
+    const product = { layout, aType: A.dtype, bType: B.dtype, M, N, K };
+    const shape = call.variant
+      ? suitVariant(rec.gpu, call.variant, product)
+      : resolveVariant(rec.gpu, product);
+    const operands = shape.turns
       ? turned(rec, layout, A, part)
       : { layout, A, B: part };
     const variant: MatmulVariant = {
@@ -174,18 +180,10 @@ export function matmul(rec: Recorder, call: MatmulCall): void {
 
 /** Types that a layout takes, for errors. */
 function checkTypes({ A, B, layout }: MatmulCall): void {
-  const isRows = layout === "mk,nk";
-  const isColumns = layout === "km,kn";
-  const fitsA = A.dtype === "f32" || (isColumns && A.dtype === "bf16");
-  const fitsB = B.dtype === "f32" ||
-    (B.dtype === "bf16" && !(layout === "mk,kn")) ||
-    (B.dtype === "f16" && isRows);
-  if (fitsA && fitsB) return;
-  const expected = isRows
-    ? "f32 by f32, bf16 or f16"
-    : isColumns
-    ? "f32 or bf16"
-    : "f32";
+  const ofA = ["f32", "bf16"];
+  const ofB = layout === "mk,nk" ? [...ofA, "f16"] : ofA;
+  if (ofA.includes(A.dtype) && ofB.includes(B.dtype)) return;
+  const expected = [ofA, ofB].map((types) => types.join(" or ")).join(" by ");
   throw new TypeError(
     `Cannot multiply ${A} by ${B}: expected ${expected} in layout ${layout}: got ${A.dtype} by ${B.dtype}`,
   );
@@ -207,133 +205,19 @@ function turned(
 
 /**
  * Records the transpose of an f32 or packed bf16 matrix into memory for a moment, by its label.
- * Sizes are multiples of 4, of 8 for bf16.
+ * @throws {RangeError} If a size is no multiple of 4, or of 8 for bf16.
  */
 export function transposed(rec: Recorder, label: string, x: Tensor): Tensor {
   const [rows, columns] = x.shape as [number, number];
+  const [kernel, step] = x.dtype === "bf16" ? [turnBf16, 8] : [turn, 4];
+  if (rows % step !== 0 || columns % step !== 0) {
+    throw new RangeError(
+      `Cannot transpose ${x}: expected sizes that are multiples of ${step}: got ${rows} by ${columns}`,
+    );
+  }
   const y = rec.scratch(label, x.dtype, [columns, rows]);
-  const kernel = x.dtype === "bf16" ? turnBf16 : turn;
   kernel.run(rec, { x, y });
   return y;
-}
-
-/** A product's types and sizes. */
-export interface MatmulShape {
-  readonly layout: MatmulLayout;
-  readonly aType: Tensor["dtype"];
-  readonly bType: Tensor["dtype"];
-  readonly M: number;
-  readonly N: number;
-  readonly K: number;
-}
-
-/** The variant that {@link matmul} takes where none is forced: the fastest, where it was timed. */
-export function resolveVariant(gpu: Gpu, shape: MatmulShape): VariantShape {
-  const decision = gpu.tuning.isEmpty
-    ? undefined
-    : gpu.tuning.get(matmulKey(shape));
-  if (decision !== undefined) {
-    // It may come from a file.
-    const tuned = Variant.safeParse(decision);
-    if (tuned.success && isUsable(gpu, tuned.data, shape)) return tuned.data;
-  }
-  return chooseVariant(gpu.isSoftware, shape);
-}
-
-/** Under which the variant of a product is remembered. */
-export function matmulKey(
-  { layout, aType, bType, M, N, K }: MatmulShape,
-): string {
-  return `matmul ${layout} ${aType} ${bType} ${M}x${N}x${K}`;
-}
-
-const count = z.int().min(1).max(1024);
-const Variant: z.ZodType<VariantShape> = z.object({
-  kind: z.enum(["registers", "workgroup", "dot"]),
-  tile: z.tuple([count, count]),
-  workgroup: z.tuple([count, count]),
-  vec: z.boolean(),
-  turns: z.boolean().exactOptional(),
-});
-
-/** Whether a variant can make a product on a device. */
-export function isUsable(
-  { limits }: Pick<Gpu, "limits">,
-  variant: VariantShape,
-  shape: MatmulShape,
-): boolean {
-  const { kind, tile: [TM, TN], workgroup: [wx, wy], vec, turns = false } =
-    variant;
-  const { layout, aType, bType, M, N, K } = shape;
-  if (kind !== "registers") return fitsWorkgroup(limits, variant, shape);
-  const fits = wx * wy <= limits.maxComputeInvocationsPerWorkgroup;
-  if (turns) {
-    const isFloat = aType === "f32" && bType === "f32";
-    return fits && vec && isFloat && layout !== "km,kn" && TM % 4 === 0 &&
-      TN % 4 === 0 && [M, N, K].every((size) => size % 4 === 0);
-  }
-  // Rows along k are loaded in groups along k, others in groups along the tile.
-  const perLoad = (type: Tensor["dtype"]): number =>
-    !vec ? 1 : type === "f32" ? 4 : 8;
-  const [perA, perB] = [perLoad(aType), perLoad(bType)];
-  const fitsA = layout === "km,kn"
-    ? M % perA === 0 && TM % perA === 0
-    : K % perA === 0;
-  const fitsB = layout === "mk,nk"
-    ? K % perB === 0
-    : N % perB === 0 && TN % perB === 0;
-  return fits && fitsA && fitsB && TN % 4 === 0 && TM * TN <= 1024;
-}
-
-/** The tile to use where none was measured: big register tiles on software drivers, shared tiles on graphics cards. */
-function chooseVariant(
-  isSoftware: boolean,
-  { layout, aType, bType, M, N, K }: MatmulShape,
-): VariantShape {
-  if (!isSoftware) {
-    if (M <= 4 && layout === "mk,nk") {
-      return { kind: "dot", tile: [M, 4], workgroup: [64, 1], vec: false };
-    }
-    return { kind: "workgroup", tile: [4, 4], workgroup: [16, 16], vec: false };
-  }
-  const perLoad = (type: Tensor["dtype"]): number => type === "f32" ? 4 : 8;
-  const aVec = (layout === "km,kn" ? M : K) % perLoad(aType) === 0;
-  const bVec = (layout === "mk,nk" ? K : N) % perLoad(bType) === 0;
-  const vec = aVec && bVec;
-  if (M < 12 || N < 64) {
-    const m = Math.max(
-      layout === "km,kn" ? perLoad(aType) : 1,
-      Math.min(16, 2 ** Math.ceil(Math.log2(M))),
-    );
-    return {
-      kind: "registers",
-      tile: [m, M <= 2 ? 4 : 8],
-      workgroup: [8, m >= 8 ? 8 : 1],
-      vec,
-    };
-  }
-  // Eight lanes of 12 or of 16 columns, whichever leaves fewer of them idle past the last column.
-  const idle = (tn: number) => Math.ceil(N / (8 * tn)) * 8 * tn - N;
-  const n = bType === "f32" && idle(12) < idle(16) ? 12 : 16;
-  const isLarge = M >= 96 && N >= 96 && K >= 64 && aType === "f32" &&
-    bType === "f32" && [M, N, K].every((size) => size % 4 === 0);
-  if (layout !== "km,kn" && isLarge) {
-    return {
-      kind: "registers",
-      tile: [24, n],
-      workgroup: [8, 1],
-      vec: true,
-      turns: true,
-    };
-  }
-  const m = layout === "mk,nk"
-    ? 8
-    : layout === "mk,kn"
-    ? 12
-    : isLarge
-    ? 24
-    : 16;
-  return { kind: "registers", tile: [m, n], workgroup: [8, 1], vec };
 }
 
 /** The kernel of a variant; made on first use. */

@@ -22,12 +22,13 @@ export function registersBody(variant: MatmulVariant): string {
   const aRows = layout.startsWith("mk");
   const bRows = layout.endsWith("nk");
   // k advances by one 16-byte load of the operand whose rows run over k.
-  const step = !vec || !(aRows || bRows) ? 1 : bRows && bType !== "f32" ? 8 : 4;
+  const isPacked = (aRows && aType !== "f32") || (bRows && bType !== "f32");
+  const step = !vec || !(aRows || bRows) ? 1 : isPacked ? 8 : 4;
   const accumulators = range(TM).flatMap((i) =>
     range(TN / 4).map((j) => ({ i, j, name: `s${i}_${j}` }))
   );
   const a = aRows
-    ? rowLoads("A", "m", TM, step, vec, "f32")
+    ? rowLoads("A", "m", TM, step, vec, aType)
     : columnLoads("A", "m", TM, step, vec, aType);
   const b = bRows
     ? rowLoads("B", "n", TN, step, vec, bType)
@@ -170,9 +171,7 @@ function rowLoads(
   if (!vec) {
     const loads = range(tile).map((i) => {
       const index = `${v}r${i} + k`;
-      return `let ${v}${i} = ${
-        name === "A" ? `A[${index}]` : unpackOne(type, index)
-      };`;
+      return `let ${v}${i} = ${unpackOne(type, index, name)};`;
     });
     return { bases, loads, at: (i) => `${v}${i}` };
   }
@@ -209,11 +208,7 @@ function columnLoads(
     );
     const loads = range(tile).map((i) => {
       const index = `k * ${size} + ${v}c${i}`;
-      return `let ${v}${i} = ${
-        name === "A" && type === "f32"
-          ? `A[${index}]`
-          : unpackOne(type, index, name)
-      };`;
+      return `let ${v}${i} = ${unpackOne(type, index, name)};`;
     });
     return { bases, loads, at: (i) => `${v}${i}` };
   }

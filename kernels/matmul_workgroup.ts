@@ -192,7 +192,7 @@ function wideBody(variant: MatmulVariant): string {
  * matrix-vector product fills a graphics card and reads weights in order.
  */
 export function dotBody(variant: MatmulVariant): string {
-  const { tile: [TM, TN], workgroup: [lanes], bType } = variant;
+  const { tile: [TM, TN], workgroup: [lanes], aType, bType } = variant;
   const sums = range(TM).flatMap((i) =>
     range(TN).map((j) => ({ i, j, at: i * TN + j }))
   );
@@ -205,7 +205,11 @@ export function dotBody(variant: MatmulVariant): string {
     ...range(TN).map((j) => `let br${j} = min(n0 + ${j}u, u.N - 1u) * u.K;`),
     ...sums.map(({ at }) => `var s${at} = 0.0;`),
     `for (var k = lane; k < u.K; k += ${lanes}u) {`,
-    ...range(TM).map((i) => `let a${i} = A[ar${i} + k];`),
+    ...range(TM).map((i) =>
+      `let a_at${i} = ar${i} + k; let a${i} = ${
+        unpackOne(aType, `a_at${i}`, "A")
+      };`
+    ),
     ...range(TN).map((j) =>
       `let i${j} = br${j} + k; let b${j} = ${unpackOne(bType, `i${j}`)};`
     ),

@@ -124,11 +124,12 @@ export async function checkVariant(
   bType: BType,
   variant: Variant,
   sizes: readonly Size[],
+  aType: "f32" | "bf16" = "f32",
 ): Promise<void> {
   const gpu = await testGpu();
   using owned = new DisposableStack();
   const cases = sizes.map((size) =>
-    drawCase(draw, gpu, owned, layout, bType, size, variant)
+    drawCase(draw, gpu, owned, layout, bType, size, variant, aType)
   );
   await checkAll(gpu, cases);
 }

@@ -30,7 +30,7 @@ const SHAPES: readonly Pick<VariantShape, "tile" | "workgroup">[] = [
 /** Row lengths of 16-byte loads where an operand is packed. */
 const PACKED_SIZES: Readonly<Record<MatmulLayout, readonly Size[]>> = {
   "mk,nk": [[3, 131, 104], [33, 5, 8], [131, 67, 24]],
-  "mk,kn": [],
+  "mk,kn": [[3, 8, 8], [33, 136, 104], [131, 72, 24]],
   "km,kn": [[8, 8, 7], [136, 72, 149]],
 };
 
@@ -38,8 +38,15 @@ const PACKED_SIZES: Readonly<Record<MatmulLayout, readonly Size[]>> = {
 const TYPES: Readonly<
   Record<MatmulLayout, readonly (readonly ["f32" | "bf16", BType])[]>
 > = {
-  "mk,nk": [["f32", "f32"], ["f32", "bf16"], ["f32", "f16"]],
-  "mk,kn": [["f32", "f32"]],
+  "mk,nk": [
+    ["f32", "f32"],
+    ["f32", "bf16"],
+    ["f32", "f16"],
+    ["bf16", "f32"],
+    ["bf16", "bf16"],
+    ["bf16", "f16"],
+  ],
+  "mk,kn": [["f32", "f32"], ["bf16", "f32"], ["f32", "bf16"], ["bf16", "bf16"]],
   "km,kn": [["f32", "f32"], ["bf16", "f32"], ["f32", "bf16"], ["bf16", "bf16"]],
 };
 

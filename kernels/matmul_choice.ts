@@ -1,0 +1,185 @@
+/**
+ * Which member of the family of matrix products is taken.
+ * @module
+ */
+import { z } from "zod";
+import type { Gpu, Tensor } from "../gpu/mod.ts";
+import type { MatmulLayout, VariantShape } from "./matmul.ts";
+import { fitsWorkgroup } from "./matmul_workgroup.ts";
+
+/** A product's types and sizes. */
+export interface MatmulShape {
+  readonly layout: MatmulLayout;
+  readonly aType: Tensor["dtype"];
+  readonly bType: Tensor["dtype"];
+  readonly M: number;
+  readonly N: number;
+  readonly K: number;
+}
+
+/** The variant that {@link matmul} takes where none is forced: the fastest, where it was timed. */
+export function resolveVariant(gpu: Gpu, shape: MatmulShape): VariantShape {
+  const decision = gpu.tuning.isEmpty
+    ? undefined
+    : gpu.tuning.get(matmulKey(shape));
+  if (decision !== undefined) {
+    // It may come from a file.
+    const tuned = Variant.safeParse(decision);
+    if (tuned.success && isUsable(gpu, tuned.data, shape)) return tuned.data;
+  }
+  return chooseVariant(gpu.isSoftware, shape);
+}
+
+/** Under which the variant of a product is remembered. */
+export function matmulKey(
+  { layout, aType, bType, M, N, K }: MatmulShape,
+): string {
+  return `matmul ${layout} ${aType} ${bType} ${M}x${N}x${K}`;
+}
+
+const count = z.int().min(1).max(1024);
+const Variant: z.ZodType<VariantShape> = z.object({
+  kind: z.enum(["registers", "workgroup", "dot"]),
+  tile: z.tuple([count, count]),
+  workgroup: z.tuple([count, count]),
+  vec: z.boolean(),
+  turns: z.boolean().exactOptional(),
+});
+
+/** Whether a variant can make a product on a device. */
+export function isUsable(
+  { limits }: Pick<Gpu, "limits">,
+  variant: VariantShape,
+  shape: MatmulShape,
+): boolean {
+  const { kind, workgroup: [wx, wy] } = variant;
+  if (kind !== "registers") return fitsWorkgroup(limits, variant, shape);
+  return wx * wy <= limits.maxComputeInvocationsPerWorkgroup &&
+    fitsRegisters(variant, shape);
+}
+
+/**
+ * A forced variant as a product allows it: without transposes, or without 16-byte loads, where a size is odd, as that of
+ * a last window. Tiles stay, and sums run over k in the same order.
+ * @throws {RangeError} If the product does not allow its tile either.
+ */
+export function suitVariant(
+  gpu: Pick<Gpu, "limits">,
+  variant: VariantShape,
+  shape: MatmulShape,
+): VariantShape {
+  const straight = { ...variant, turns: false };
+  const suited = [variant, straight, { ...straight, vec: false }]
+    .find((variant) => isUsable(gpu, variant, shape));
+  if (suited) return suited;
+  const { kind, tile, workgroup } = variant;
+  throw new RangeError(
+    `Cannot multiply by ${kind} of tile ${tile.join("x")} in workgroups of ${
+      workgroup.join("x")
+    }: expected a variant that ${matmulKey(shape)} allows on this adapter`,
+  );
+}
+
+/** Whether a tile in registers suits a product's types and sizes. */
+function fitsRegisters(
+  variant: Pick<VariantShape, "tile" | "vec" | "turns">,
+  shape: MatmulShape,
+): boolean {
+  const { tile: [TM, TN], vec, turns } = variant;
+  if (TN % 4 !== 0 || TM * TN > 1024) return false;
+  const layout = turns ? turnedLayout(shape) : shape.layout;
+  if (layout === undefined || (turns && !vec)) return false;
+  return !vec || fitsLoads(variant, { ...shape, layout });
+}
+
+/** The layout of a product after its operands were transposed; undefined where they can not be, or need not. */
+function turnedLayout(
+  { layout, aType, bType, M, N, K }: MatmulShape,
+): MatmulLayout | undefined {
+  const fits = (type: Tensor["dtype"], ...sizes: readonly number[]): boolean =>
+    type !== "f16" && sizes.every((size) => size % perLoad(type) === 0);
+  const fitsB = layout === "mk,kn" || fits(bType, N, K);
+  return layout !== "km,kn" && fits(aType, M, K) && fitsB ? "km,kn" : undefined;
+}
+
+/** Elements of 16 bytes. */
+function perLoad(type: Tensor["dtype"]): number {
+  return type === "f32" ? 4 : 8;
+}
+
+/** Whether 16-byte loads suit rows and a tile of registers: rows along k are loaded in groups along k, others along the tile. */
+function fitsLoads(
+  { tile: [TM, TN] }: Pick<VariantShape, "tile">,
+  { layout, aType, bType, M, N, K }: MatmulShape,
+): boolean {
+  const [perA, perB] = [perLoad(aType), perLoad(bType)];
+  const fitsA = layout === "km,kn"
+    ? M % perA === 0 && TM % perA === 0
+    : K % perA === 0;
+  const fitsB = layout === "mk,nk"
+    ? K % perB === 0
+    : N % perB === 0 && TN % perB === 0;
+  return fitsA && fitsB;
+}
+
+/** The tile to use where none was measured: big register tiles on software drivers, shared tiles on graphics cards. */
+function chooseVariant(
+  isSoftware: boolean,
+  shape: MatmulShape,
+): VariantShape {
+  const { layout, M, N, K } = shape;
+  if (!isSoftware) {
+    if (M <= 4 && layout === "mk,nk") {
+      return { kind: "dot", tile: [M, 4], workgroup: [64, 1], vec: false };
+    }
+    return { kind: "workgroup", tile: [4, 4], workgroup: [16, 16], vec: false };
+  }
+  if (M < 12 || N < 64) return chooseSmall(shape);
+  const n = widthOf(shape);
+  const large: VariantShape = {
+    kind: "registers",
+    // The taller tile is a tenth faster, and takes seconds to compile.
+    tile: [M * N * K >= 2 ** 28 ? 32 : 24, n],
+    workgroup: [8, 1],
+    vec: true,
+    turns: layout !== "km,kn",
+  };
+  const isLarge = M >= 96 && N >= 96 && K >= 64;
+  if (isLarge && !isWeights(shape) && fitsRegisters(large, shape)) return large;
+  const m = { "mk,nk": 8, "mk,kn": 12, "km,kn": 16 }[layout];
+  return withLoads({ tile: [m, n], workgroup: [8, 1] }, shape);
+}
+
+/** Packed rows of a model's weights: a turned copy would take as much memory as they do. */
+function isWeights({ layout, aType, bType }: MatmulShape): boolean {
+  return layout === "mk,nk" && aType === "f32" && bType !== "f32";
+}
+
+/** Columns of a tile for eight lanes of 12 or of 16, whichever leaves fewer of them idle past the last column. */
+function widthOf({ bType, N }: MatmulShape): number {
+  const idle = (n: number) => Math.ceil(N / (8 * n)) * 8 * n - N;
+  return bType === "f32" && idle(12) < idle(16) ? 12 : 16;
+}
+
+/** A tile for few rows or columns. */
+function chooseSmall(shape: MatmulShape): VariantShape {
+  const { layout, aType, bType, M } = shape;
+  const m = Math.max(
+    layout === "km,kn" ? perLoad(aType) : 1,
+    Math.min(16, 2 ** Math.ceil(Math.log2(M))),
+  );
+  const isNarrow = M <= 2 && (layout === "mk,nk" || bType === "f32");
+  return withLoads({
+    tile: [m, isNarrow ? 4 : 8],
+    workgroup: [8, m >= 8 ? 8 : 1],
+  }, shape);
+}
+
+/** A tile in registers, with 16-byte loads where they fit. */
+function withLoads(
+  variant: Pick<VariantShape, "tile" | "workgroup">,
+  shape: MatmulShape,
+): VariantShape {
+  const vec = fitsRegisters({ ...variant, vec: true }, shape);
+  return { kind: "registers", ...variant, vec };
+}
