@@ -5,7 +5,7 @@ import { SaeFile } from "../../core/sae_file.ts";
 import { Safetensors, safetensorsChunks } from "../../core/safetensors.ts";
 import { memoryFolder, memorySource } from "../../core/source.ts";
 import type { Gpu } from "../../gpu/mod.ts";
-import { Batches, type RowGroups } from "../../train/batches.ts";
+import type { RowGroups } from "../../train/batches.ts";
 import { CHECKPOINT_FILE } from "../../train/checkpoint.ts";
 import { evaluateResiduals, type SaeEvaluation } from "../../train/evaluate.ts";
 import type { MetricsLine } from "../../train/metrics_line.ts";
