@@ -185,7 +185,7 @@ async function openFolder(
   options: BatchOptions,
 ): Promise<Batches> {
   const folder = await ResidualFolder.open(directory(path));
-  return await Batches.open(await rowGroupsOf(folder), options);
+  return await Batches.open(await rowGroupsOf(folder, options), options);
 }
 
 new BatchServer(globalThis as unknown as WorkerScope);

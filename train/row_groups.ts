@@ -4,7 +4,7 @@
  * @module
  */
 import type { ResidualFolder } from "../core/residuals.ts";
-import type { DroppedRows } from "./batch_source.ts";
+import type { BatchOptions, DroppedRows } from "./batch_source.ts";
 import {
   addDropped,
   type FilteredRows,
@@ -33,30 +33,90 @@ export interface RowGroups {
   tokens?(group: number): Promise<Int32Array | undefined>;
 }
 
-/** The row groups of all shards of a folder. Footers are read now, rows when asked for. */
-export async function rowGroupsOf(folder: ResidualFolder): Promise<RowGroups> {
-  const { shards, model } = folder.manifest;
-  const places: { shard: number; group: number }[] = [];
-  const sizes: number[] = [];
+/** Groups that a buffer holds at least, unless they would be smaller than {@link LEAST_PART}. */
+const GROUPS_IN_BUFFER = 8;
+/** Vectors of a part at least: each part reads its whole row group again. */
+const LEAST_PART = 512;
+
+/** Vectors that are read as a group: a row group of a shard, or a part of one. */
+interface Place {
+  readonly shard: number;
+  readonly group: number;
+  /** First vector, and the one after the last, in the row group. */
+  readonly start: number;
+  readonly end: number;
+  /** Whether that is not all of it. */
+  readonly isPart: boolean;
+}
+
+/** A row group that was read for one of its parts. */
+interface SplitGroup extends Pick<Place, "shard" | "group"> {
+  readonly keepBad: boolean;
+  readonly rows: Uint16Array<ArrayBuffer>;
+}
+
+/**
+ * The row groups of all shards of a folder. Footers are read now, rows when asked for.
+ * @param buffer What batches will be drawn from. Where the data does not fit into it, row groups of which it holds
+ * only a few are split, because a buffer of few groups mixes few documents.
+ */
+export async function rowGroupsOf(
+  folder: ResidualFolder,
+  { bufferRows = Infinity, holdOut = 0 }: Partial<
+    Pick<BatchOptions, "bufferRows" | "holdOut">
+  > = {},
+): Promise<RowGroups> {
+  const { shards, model, n_tokens } = folder.manifest;
+  const most = n_tokens - holdOut <= bufferRows
+    ? Infinity
+    : Math.max(LEAST_PART, Math.floor(bufferRows / GROUPS_IN_BUFFER));
+  const places: Place[] = [];
   for (const shard of shards.keys()) {
     const { rowGroups } = await folder.shard(shard);
     for (const [group, { n_rows }] of rowGroups.entries()) {
-      places.push({ shard, group });
-      sizes.push(n_rows);
+      const nParts = Math.ceil(n_rows / most) || 1;
+      for (let part = 0; part < nParts; part++) {
+        const [start, end] = [part, part + 1].map((i) =>
+          Math.floor(i * n_rows / nParts)
+        ) as [number, number];
+        places.push({ shard, group, start, end, isPart: nParts > 1 });
+      }
     }
   }
+  const { d_model } = model;
+  // Parts of one group are often read one after the other: for statistics, and when they are held out.
+  let last: SplitGroup | undefined;
+  const splitGroup = async (
+    { shard, group }: Place,
+    keepBad: boolean,
+  ): Promise<Uint16Array<ArrayBuffer>> => {
+    const isLast = last?.shard === shard && last.group === group &&
+      last.keepBad === keepBad;
+    if (last && isLast) return last.rows;
+    // Gone before the next one is there, so that only one is in memory.
+    last = undefined;
+    const rows = await (await folder.shard(shard)).rows(group, { keepBad });
+    last = { shard, group, keepBad, rows };
+    return rows;
+  };
   // A shard is opened anew for each group: open ones keep the group that they read last.
   return {
     name: folder.name,
-    d_model: model.d_model,
-    sizes,
-    async read(index, options): Promise<Uint16Array<ArrayBuffer>> {
-      const { shard, group } = places[index]!;
-      return await (await folder.shard(shard)).rows(group, options);
+    d_model,
+    sizes: places.map(({ start, end }) => end - start),
+    async read(index, { keepBad = false } = {}) {
+      const place = places[index]!;
+      const { shard, group, start, end, isPart } = place;
+      if (!isPart) {
+        return await (await folder.shard(shard)).rows(group, { keepBad });
+      }
+      const rows = await splitGroup(place, keepBad);
+      return rows.slice(start * d_model, end * d_model);
     },
     async tokens(index): Promise<Int32Array | undefined> {
-      const { shard, group } = places[index]!;
-      return await (await folder.shard(shard)).tokenIds(group);
+      const { shard, group, start, end } = places[index]!;
+      const all = await (await folder.shard(shard)).tokenIds(group);
+      return all?.slice(start, end);
     },
   };
 }

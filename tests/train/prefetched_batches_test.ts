@@ -31,7 +31,7 @@ async function inProcess(
   options: BatchOptions,
 ): Promise<Batches> {
   const folder = await ResidualFolder.open(directory(path));
-  return await Batches.open(await rowGroupsOf(folder), options);
+  return await Batches.open(await rowGroupsOf(folder, options), options);
 }
 
 /** Batches and the positions after them. */
@@ -54,7 +54,7 @@ Deno.test("PrefetchedBatches gives the bits of Batches, their positions and what
   await using owned = new AsyncDisposableStack();
   const shards = [5000, 900, 4096, 3000];
   const path = await writtenFolder(owned, await madeFolder({ shards }));
-  // In memory, and passing through a buffer of one or two groups.
+  // In memory, and passing through a buffer of parts of row groups.
   for (const bufferRows of [20_000, 9000, 10]) {
     const options = { ...OPTIONS, bufferRows };
     const here = await inProcess(path, options);
