@@ -4,12 +4,12 @@
  */
 import { z } from "zod";
 import { checkJson } from "../core/check_json.ts";
-import type { RngState } from "../core/rng.ts";
 import { Safetensors, safetensorsChunks } from "../core/safetensors.ts";
 import type { WriteFile } from "../core/sae_file.ts";
 import type { Source } from "../core/source.ts";
-import type { BatchPosition, RowStatistics } from "./batches.ts";
+import { type BatchPosition, POSITION } from "./batch_source.ts";
 import type { SaeRecipe } from "./recipe.ts";
+import type { RowStatistics } from "./row_statistics.ts";
 import type { ControllerState } from "./sparsity_controller.ts";
 import type { SaeTrainer } from "./trainer.ts";
 
@@ -65,7 +65,6 @@ export interface CheckpointInfo {
 }
 
 const count = z.int().min(0);
-const word = z.int().min(0).max(2 ** 32 - 1);
 const Info: z.ZodType<CheckpointInfo> = z.object({
   step: count,
   controller: z.object({
@@ -77,11 +76,7 @@ const Info: z.ZodType<CheckpointInfo> = z.object({
   path: z.enum(["auto", "dense", "sparse"]),
   sparseEntries: z.number().min(0).nullable(),
   kernels: z.record(z.string(), z.unknown()),
-  position: z.object({
-    rng: z.tuple([word, word, word, word]) as z.ZodType<RngState>,
-    firstGroup: count,
-    nDrawn: count,
-  }),
+  position: POSITION,
   statistics: z.object({ n: count, meanNorm: z.number() }),
   recipe: z.record(z.string(), z.unknown()),
 });
