@@ -81,7 +81,8 @@ Deno.test("Gpu reports that its device was lost", async () => {
   using ring = new ReadbackRing<number>(gpu, y);
   gpu.record("copy", (rec) => ring.copy(rec, 0));
   gpu.device.destroy();
-  const lost = /^GpuLostError: GPU ".+" was lost \(destroyed\): .*: start again$/;
+  const lost =
+    /^GpuLostError: GPU ".+" was lost \(destroyed\): .*: start again$/;
   await assert.rejects(ring.drain(), lost);
   await assert.rejects(gpu.read(y), lost);
   assert.throws(() => gpu.record("next", () => {}), lost);
