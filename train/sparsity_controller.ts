@@ -19,7 +19,7 @@ export const CONTROL_EVERY = 10;
 /** Change of log λ over a whole run for an L0 that stays e times too large: how fast an SAE answers goes with the length of its run. */
 const INTEGRAL_OF_RUN = 20;
 /** The same at one update of a short run, at most. */
-const LARGEST_INTEGRAL = 0.2;
+const LARGEST_INTEGRAL = 0.06;
 /** Change of log λ for an error that grew by 1 since the last update: it holds back an L0 that is on its way already. */
 const PROPORTIONAL = 1.5;
 /** An L0 that is further off than this many times counts as this far off, so that the way down from all features is no reason to overshoot. */

@@ -1,5 +1,6 @@
-import { deepEqual, equal, ok } from "node:assert/strict";
+import { deepEqual, equal, ok, throws } from "node:assert/strict";
 import { Rng } from "../../core/rng.ts";
+import { parseRecipe } from "../../train/recipe.ts";
 import {
   CONTROL_EVERY,
   SparsityController,
@@ -95,12 +96,19 @@ Deno.test("SparsityController does nothing without a measurement, and goes on fr
   deepEqual(other.state, one.state);
 });
 
+Deno.test("parseRecipe() refuses to steer a λ of 0", () => {
+  throws(
+    () => parseRecipe({ targetL0: 5, lambda: 0 }, "r.json"),
+    /"r\.json": field "lambda": expected more than 0, .*: got 0/,
+  );
+});
+
 Deno.test("trainSae() steers λ to an L0 from above and from below", async () => {
   const gpu = await testGpu();
   const data = sparseData(4000, 512);
-  const fields = { steps: 700, batch: 64, lr: 1e-2, bufferRows: 5000 };
-  for (const lambda of [0.3, 2]) {
-    const recipe = smallRecipe({ ...fields, lambda, targetL0: 4 });
+  const fields = { batch: 64, lr: 1e-2, bufferRows: 5000 };
+  for (const [lambda, steps] of [[0.4, 1300], [1.5, 500]] as const) {
+    const recipe = smallRecipe({ ...fields, steps, lambda, targetL0: 4 });
     const { lines } = await smallRun(gpu, data, recipe, { metricsEvery: 4 });
     const last = lines.slice(-20).map(({ L0 }) => L0);
     const mean = last.reduce((sum, L0) => sum + L0 / last.length, 0);
