@@ -3,9 +3,7 @@
  * loops: what the tests of its kernels start from and compare with.
  * @module
  */
-import type { BindingSpec, Kernel } from "../../gpu/mod.ts";
-import { testGpu } from "../gpu_for_tests.ts";
-import { type Draw, type HostTensor, uploadAll } from "./run_kernel.ts";
+import type { Draw, HostTensor } from "./run_kernel.ts";
 
 /** What integer outputs hold before a launch; none of the tests' results is as large. */
 export const POISON = 0xdead_beef;
@@ -208,57 +206,96 @@ export function ints(
   return { dtype: "u32", shape, values };
 }
 
-/** What a tensor holds, whichever type it has. */
-export interface Written {
-  readonly ints: Uint32Array<ArrayBuffer>;
-  readonly floats: Float32Array<ArrayBuffer>;
+/** Neither B nor the windows are multiples of a workgroup; a lane owns up to 3 rows of a scan; the first window has two blocks. */
+export const ODD = { B: 131, sizes: [320, 256, 133] };
+
+/** The lists of a case as tensors, with room for 80 entries more that nothing may read. */
+export function listTensors({ entries, entryRows, rowStart }: Lists): Readonly<
+  Record<"entries" | "entry_rows" | "row_start", HostTensor>
+> {
+  const room = 80;
+  const total = rowStart.at(-1)!;
+  const padded = new Uint32Array(2 * (total + room)).fill(POISON);
+  padded.set(entries);
+  const rows = new Uint32Array((total + room) / 4).fill(POISON);
+  rows.set(entryRows);
+  return {
+    entries: ints([total + room, 2], padded),
+    entry_rows: ints([rows.length], rows),
+    row_start: ints([rowStart.length], rowStart),
+  };
 }
 
-/**
- * Launches a kernel a few times in one recording, with tensors that all launches share and some of their own;
- * reads back those that are shared and may be written.
- */
-export async function launchAll<
-  B extends Readonly<Record<string, BindingSpec>>,
-  U extends Readonly<Record<string, "u32" | "i32" | "f32">>,
-  O extends string,
-  Shared extends Extract<keyof B, string>,
->(
-  kernel: Kernel<B, U, O>,
-  shared: { readonly [name in Shared]: HostTensor },
-  launches: readonly {
-    readonly tensors?: {
-      readonly [name in Exclude<keyof B, Shared>]: HostTensor;
-    };
-    readonly values?: Parameters<Kernel<B, U, O>["run"]>[2];
-  }[],
-): Promise<{ readonly [name in Shared]: Written }> {
-  const gpu = await testGpu();
-  using owned = new DisposableStack();
-  const common = uploadAll<Shared>(gpu, owned, shared);
-  const all = launches.map(({ tensors, values }) => ({
-    tensors: {
-      ...common,
-      ...(tensors && uploadAll<Exclude<keyof B, Shared>>(gpu, owned, tensors)),
-    },
-    values,
-  }));
-  gpu.record(kernel.name, (rec) => {
-    for (const { tensors, values } of all) {
-      kernel.run(rec, tensors as Parameters<typeof kernel.run>[1], values);
-    }
-  });
-  const written = Object.keys(shared)
-    .filter((name) => kernel.spec.bindings[name]!.access === "read_write")
-    .map(async (name) => {
-      const { buffer } = await gpu.readBytes(common[name as Shared]);
-      const value = {
-        ints: new Uint32Array(buffer),
-        floats: new Float32Array(buffer),
-      };
-      return [name, value] as const;
+/** Features of a window. */
+export function sizeOf({ start, end }: CaseWindow): number {
+  return end - start;
+}
+
+/** Columns as the sort leaves them. */
+export function columnTensor(
+  lists: Lists,
+  { order }: Columns,
+  dacts: Float32Array<ArrayBuffer>,
+): HostTensor & { readonly values: Uint32Array<ArrayBuffer> } {
+  const bits = new Uint32Array(dacts.buffer);
+  const values = Uint32Array.from(
+    order.flatMap((e) => [
+      lists.entryRows[e >> 2]!,
+      lists.entries[2 * e + 1]!,
+      bits[e]!,
+      0,
+    ]),
+  );
+  return { dtype: "u32", shape: [order.length, 4], values };
+}
+
+/** An entry of a feature. */
+export interface Entry {
+  readonly b: number;
+  readonly act: number;
+  readonly dact: number;
+}
+
+/** A case by feature, with gradients of its entries. */
+export interface SortedCase {
+  readonly c: EntryCase;
+  readonly byFeature: readonly (readonly Entry[])[];
+  /** u32 `[d_sae]`: marks from 0 to 2. */
+  readonly touched: Uint32Array<ArrayBuffer>;
+  /** What all windows share. */
+  readonly tensors: Readonly<Record<"blocks" | "columns", HostTensor>>;
+  /** The runs of a window. */
+  readonly runs: (window: CaseWindow) => HostTensor;
+}
+
+/** A random {@link SortedCase}. */
+export function sortedCase(
+  draw: Draw,
+  shape: { readonly B: number; readonly sizes: readonly number[] },
+): SortedCase {
+  const c = entryCase(draw, shape);
+  const lists = listsOf(c);
+  const sort = sortOf(c, lists);
+  const dacts = draw(lists.rowStart[c.B]!);
+  // What is touched already has something that is added to; the rest may hold anything.
+  const touched = Uint32Array.from({ length: c.d_sae }, (_, i) => i % 3);
+  const byFeature = Array.from(
+    { length: c.d_sae },
+    (): Entry[] => [],
+  );
+  const acts = new Float32Array(lists.entries.buffer);
+  for (const e of sort.order) {
+    byFeature[lists.entries[2 * e]!]!.push({
+      b: lists.entryRows[e >> 2]!,
+      act: acts[2 * e + 1]!,
+      dact: dacts[e]!,
     });
-  return Object.fromEntries(await Promise.all(written)) as {
-    readonly [name in Shared]: Written;
+  }
+  const tensors = {
+    blocks: ints([c.nBlocks], sort.blocks),
+    columns: columnTensor(lists, sort, dacts),
   };
+  const runs = (window: CaseWindow): HostTensor =>
+    ints([sizeOf(window), 2], rowsOf(sort.runs, 2, window));
+  return { c, byFeature, touched, tensors, runs };
 }

@@ -11,16 +11,14 @@ import {
   type EntryCase,
   entryCase,
   ints,
-  launchAll,
   listsOf,
+  ODD,
   POISON,
   poisonedWords,
   rowsOf,
 } from "./entry_cases.ts";
+import { launchAll } from "./launch_all.ts";
 import { floats, poisoned, seededTest, words } from "./run_kernel.ts";
-
-/** Neither B nor the windows are multiples of a workgroup, and a lane owns up to 3 rows of a scan. */
-const ODD = { B: 131, sizes: [320, 256, 133] };
 
 /** Acts of each window. */
 function partsOf({ acts, d_sae, windows, B }: EntryCase) {
