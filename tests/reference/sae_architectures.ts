@@ -107,14 +107,14 @@ export function kthLargest(values: ArrayLike<number>, k: number): number {
   return positive.sort((a, b) => b - a)[k - 1] ?? 0;
 }
 
-/** The inference threshold after a step: first value as it is, decay 0.999. */
+/** The inference threshold after a step: first value as it is, decay 0.99. */
 export function nextInferenceThreshold(
   previous: number | undefined,
   smallestKept: number | undefined,
 ): number | undefined {
   if (smallestKept === undefined) return previous;
   if (previous === undefined) return smallestKept;
-  return 0.999 * previous + 0.001 * smallestKept;
+  return 0.99 * previous + 0.01 * smallestKept;
 }
 
 /** One pass of a batch x `[B, d_model]`, scaled already, with gradients by hand. */
