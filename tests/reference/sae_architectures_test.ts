@@ -222,7 +222,7 @@ Deno.test("nextInferenceThreshold() starts at the first value and skips steps th
   equal(nextInferenceThreshold(undefined, undefined), undefined);
   equal(nextInferenceThreshold(undefined, 2), 2);
   equal(nextInferenceThreshold(2, undefined), 2);
-  assertClose([nextInferenceThreshold(2, 3)!], [2.001], {
+  assertClose([nextInferenceThreshold(2, 3)!], [2.01], {
     rtol: 1e-12,
     label: "threshold",
   });
