@@ -11,8 +11,8 @@ export const turn = defineKernel({
   },
   uniforms: { rows: "u32", columns: "u32" },
   workgroups: ({ rows, columns }) => [
-    Math.ceil(columns / 32),
-    Math.ceil(rows / 32),
+    Math.ceil(columns / 64),
+    Math.ceil(rows / 16),
     1,
   ],
 });

@@ -11,8 +11,8 @@ export const turnBf16 = defineKernel({
   },
   uniforms: { rows: "u32", columns: "u32" },
   workgroups: ({ rows, columns }) => [
-    Math.ceil(columns / 64),
-    Math.ceil(rows / 64),
+    Math.ceil(columns / 128),
+    Math.ceil(rows / 32),
     1,
   ],
 });
