@@ -204,7 +204,7 @@ async function textToSae(
   );
   // Small batches and a high rate: most of what the full recipe reaches, in a third of its time.
   const recipe = { batch: 256, lr: 0.002, steps };
-  const train = argv({ residuals, ...recipe, out: sae, gpu });
+  const train = argv({ residuals, ...recipe, out: sae, gpu, autotune: "off" });
   await watch.time("train", () => runStage(TRAIN, trainTask, train, context));
   const text = `storybook:${seed + 2}:${LOSS_DOCUMENTS}`;
   const evaluate = argv({ sae, residuals, last: 8192, text, gpu });
