@@ -97,7 +97,7 @@ export interface MatmulCall {
   };
   /**
    * Forces a variant; one whose tiles are known beforehand, or for tests and benchmarks. Windows that do not allow its
-   * transposes or 16-byte loads do without: their tiles and sums stay the same.
+   * transposes or 16-byte loads do without: their tiles stay as wide, and their sums the same.
    */
   readonly variant?: VariantShape;
 }

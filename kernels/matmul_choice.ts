@@ -58,9 +58,12 @@ export function isUsable(
     fitsRegisters(variant, shape);
 }
 
+/** Rows of a tile whose operands are loaded along k: taller ones compile for seconds and are slower. */
+const STRAIGHT_ROWS = 8;
+
 /**
  * A forced variant as a product allows it: without transposes, or without 16-byte loads, where a size is odd, as that of
- * a last window. Tiles stay, and sums run over k in the same order.
+ * a last window. Tiles stay as wide, and sums run over k in the same order.
  * @throws {RangeError} If the product does not allow its tile either.
  */
 export function suitVariant(
@@ -68,11 +71,17 @@ export function suitVariant(
   variant: VariantShape,
   shape: MatmulShape,
 ): VariantShape {
-  const straight = { ...variant, turns: false };
+  const { kind, tile, workgroup, turns = false } = variant;
+  const [TM, TN] = tile;
+  const isLow = turns && shape.layout !== "km,kn";
+  const straight: VariantShape = {
+    ...variant,
+    tile: [isLow ? Math.min(TM, STRAIGHT_ROWS) : TM, TN],
+    turns: false,
+  };
   const suited = [variant, straight, { ...straight, vec: false }]
     .find((variant) => isUsable(gpu, variant, shape));
   if (suited) return suited;
-  const { kind, tile, workgroup } = variant;
   throw new RangeError(
     `Cannot multiply by ${kind} of tile ${tile.join("x")} in workgroups of ${
       workgroup.join("x")
@@ -146,7 +155,7 @@ function chooseVariant(
   };
   const isLarge = M >= 96 && N >= 96 && K >= 64;
   if (isLarge && !isWeights(shape) && fitsRegisters(large, shape)) return large;
-  const m = { "mk,nk": 8, "mk,kn": 12, "km,kn": 16 }[layout];
+  const m = { "mk,nk": STRAIGHT_ROWS, "mk,kn": 12, "km,kn": 16 }[layout];
   return withLoads({ tile: [m, n], workgroup: [8, 1] }, shape);
 }
 

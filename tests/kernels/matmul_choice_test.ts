@@ -109,13 +109,18 @@ Deno.test("isUsable() refuses registers that loads or transposes do not suit", a
   );
 });
 
-Deno.test("suitVariant() does without transposes and 16-byte loads where sizes are odd, and keeps the tile", async () => {
+Deno.test("suitVariant() does without transposes and 16-byte loads where sizes are odd, and keeps the tile's width", async () => {
   const gpu = await testGpu();
   const suited = (shape: MatmulShape, variant = TURNING) =>
     suitVariant(gpu, variant, shape);
   const whole = product("mk,nk", "f32", "f32");
   equal(suited(whole), TURNING);
   deepEqual(suited({ ...whole, N: 61 }), { ...TURNING, turns: false });
+  const tall = { ...TURNING, tile: [32, 16] } as const;
+  const low = { ...tall, tile: [8, 16], turns: false } as const;
+  deepEqual(suited({ ...whole, N: 61 }, tall), low);
+  const inOrder = suited(product("km,kn", "f32", "f32"), tall);
+  deepEqual(inOrder, { ...tall, turns: false }, "k is outermost already");
   const plain = { ...TURNING, turns: false, vec: false };
   deepEqual(suited({ ...whole, K: 61 }), plain);
   deepEqual(suited(product("km,kn", "f32", "f32")), {
