@@ -65,8 +65,8 @@ export interface Columns {
 }
 
 /**
- * About 4 in 100 activations are not 0, and a few of them -0. Row 1 has none and row 2
- * has all; feature 5 has none but there, and feature 7 fires in every row but row 1; feature 9 has none at all.
+ * About 4 in 100 activations are not 0, and a few of them -0. Row 1 has none and row 2 has all. Feature 5 has none but
+ * there, feature 7 one in every row but row 1, feature 9 none at all, and feature 11 only a -0 in row 2.
  * @param sizes Features of the windows; all but the last are multiples of 64.
  */
 export function entryCase(
@@ -82,6 +82,7 @@ export function entryCase(
   const acts = values.map((value, at) => {
     const [b, i] = [Math.floor(at / d_sae), at % d_sae];
     if (b === 1 || i === 9) return 0;
+    if (i === 11) return b === 2 ? -0 : 0;
     if (b === 2 || i === 7) return Math.abs(value) + 0.1;
     if (i === 5 || Math.abs(value) < 2) return 0;
     return value < -2.6 ? -0 : Math.abs(value) - 1.9;
