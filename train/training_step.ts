@@ -6,13 +6,13 @@
  * and takes the cheaper way; both are recorded, and the launches of one do nothing.
  * @module
  */
-import { windowOf } from "../core/sae.ts";
+import { type FeatureWindow, windowOf } from "../core/sae.ts";
 import type { Recorder, Tensor } from "../gpu/mod.ts";
 import { adam } from "../kernels/adam.ts";
 import { adamQ8 } from "../kernels/adam_q8.ts";
 import { adamRows } from "../kernels/adam_rows.ts";
 import { columnSums } from "../kernels/column_sums.ts";
-import { matmul, transposed } from "../kernels/matmul.ts";
+import { matmul } from "../kernels/matmul.ts";
 import { rowNorms } from "../kernels/row_norms.ts";
 import { rowNormsWide } from "../kernels/row_norms_wide.ts";
 import {
@@ -193,11 +193,10 @@ function encode(
 ): void {
   const { parameters, acts, thresholds, lists, encoder } = tensors;
   const { hasTiles, variant } = encoder;
-  // The encoder's product turns its operands where that pays; packed rows are turned packed.
+  // Packed rows are half the loads, where the encoder's product turns its operands; each window turns them anew.
   const isTurned = input.x.dtype === "bf16" && variant.turns === true &&
     [...input.x.shape, variant.tile[0]].every((size) => size % 8 === 0);
-  const { scale } = isTurned ? input : { scale: 1 };
-  const A = isTurned ? transposed(rec, "turned rows", input.x) : tensors.x;
+  const { x: A, scale } = isTurned ? input : { x: tensors.x, scale: 1 };
   for (const [w, window] of lists.windows.entries()) {
     const at = (tensor: Tensor): Tensor => windowOf(tensor, window);
     const b_enc = at(parameters.b_enc.W);
@@ -205,9 +204,9 @@ function encode(
     const { tile0 } = window;
     const tiles = { masks: lists.tileMasks, sums: lists.tileSums, tile0 };
     matmul(rec, {
-      ...(isTurned
-        ? { layout: "km,kn", A, B: transposed(rec, "turned B", W_enc) }
-        : { layout: "mk,nk", A, B: W_enc }),
+      layout: "mk,nk",
+      A,
+      B: W_enc,
       C: acts[w]!,
       variant,
       epilogue: {
@@ -278,6 +277,15 @@ function addSquares(
   }
 }
 
+/** Rows that lie in one buffer of everything that Adam works on: 8-bit moments take fewer bytes a row, so their buffers end elsewhere. */
+function commonWindows({ W, m, v, scales }: Parameter): FeatureWindow[] {
+  const ends = [W, m, v, ...(scales ? [scales] : [])].flatMap((tensor) =>
+    [...tensor.windows()].map(({ end }) => end)
+  );
+  const sorted = [...new Set(ends)].sort((a, b) => a - b);
+  return sorted.map((end, i) => ({ start: sorted[i - 1] ?? 0, end }));
+}
+
 /** Adam on one parameter. */
 function update(
   rec: Recorder,
@@ -297,9 +305,9 @@ function update(
     v_scale: 1 / Math.sqrt(1 - beta2 ** t),
     eps,
   };
-  for (const window of parameter.W.windows()) {
+  const { touched, scales } = parameter;
+  for (const window of commonWindows(parameter)) {
     const part = (tensor: Tensor): Tensor => windowOf(tensor, window);
-    const { touched, scales } = parameter;
     const [grad, m, v, W] = [
       part(parameter.grad),
       part(parameter.m),
