@@ -14,8 +14,8 @@ export const DENSE = 0;
 /** See {@link DENSE}. */
 export const SPARSE = 1;
 
-/** Gated launches of one batch and window, and those that do not depend on windows. */
-const LAUNCHES = { perWindow: 16, once: 16 };
+/** Room for the gated launches of one batch and window, and for those that do not depend on windows; jumprelu has 18 a window where one product turns its operands. */
+const LAUNCHES = { perWindow: 24, once: 16 };
 
 /** A window of features, and where its tiles and blocks are among all. */
 export interface ListWindow extends FeatureWindow {
