@@ -18,6 +18,7 @@ export const saeAuxScale = defineKernel({
     n_squares: "u32",
     n_starts: "u32",
     B: "u32",
+    most: "u32",
     adds: "u32",
     factor: "f32",
     share: "f32",

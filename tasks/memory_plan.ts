@@ -3,6 +3,7 @@
  * @module
  */
 import type { SaeRecipe } from "../train/recipe.ts";
+import { largestBatch } from "../train/trainer.ts";
 import { flagName } from "../core/flag_table.ts";
 import { formatBytes, formatCount, formatTable } from "./format.ts";
 
@@ -68,9 +69,6 @@ export interface TrainingPlan {
 type Change = Partial<
   Pick<SaeRecipe, "moments" | "batch" | "accumulate" | "bufferRows" | "d_sae">
 >;
-
-/** Features that a kernel takes at least, so that their activations must fit into a binding. */
-const LEAST_WINDOW = 64;
 
 /** Batches smaller than this leave a device idle. */
 const LEAST_BATCH = 64;
@@ -178,9 +176,7 @@ function problemOf(
       formatBytes(binding)
     }: got d_model ${d_model}`;
   }
-  // A batch's vectors are bound whole, its activations at least 64 features at a time.
-  const window = Math.min(LEAST_WINDOW, recipe.d_sae);
-  const most = Math.floor(binding / (4 * Math.max(d_model, window)));
+  const most = largestBatch({ ...recipe, d_model }, binding);
   if (recipe.batch > most) {
     return `expected a batch of at most ${
       formatCount(most)
@@ -298,7 +294,7 @@ function fewerFeatures(
   fits: (recipe: SaeRecipe) => boolean,
   besides: Change,
 ): Change | undefined {
-  const step = recipe.d_sae > 2048 ? 1024 : LEAST_WINDOW;
+  const step = recipe.d_sae > 2048 ? 1024 : 64;
   // Between these, in steps: the first fits or is 0, the second does not.
   let [low, high] = [0, Math.ceil(recipe.d_sae / step)];
   while (high - low > 1) {

@@ -87,6 +87,7 @@ export function auxBackward(
   });
   saeAuxScale.run(rec, { mean, squares, row_start: lists.rowStart, aux }, {
     B: config.batch,
+    most: lists.capacity,
     adds: Number(batch > 0),
     factor: 2 * auxCoefficient / (config.batch * accumulate),
     share: 1 / accumulate,

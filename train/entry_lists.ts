@@ -75,6 +75,14 @@ export class EntryLists implements Disposable {
     this.tile = tile;
     this.windows = listWindows(windows, tile);
     const nTiles = this.windows.at(-1)!.tile1;
+    const binding = gpu.limits.maxStorageBufferBindingSize;
+    if (4 * nTiles * batch > binding) {
+      throw new RangeError(
+        `Cannot train on ${batch} vectors at once: expected at most ${
+          Math.floor(binding / (4 * nTiles))
+        } with so many features, as the adapter binds ${binding} bytes: take smaller batches`,
+      );
+    }
     this.tileMasks = own("tile_masks", [nTiles, batch]);
     this.tileSums = own("tile_sums", [nTiles, batch], "f32");
     this.tileStarts = own("tile_starts", [nTiles, batch]);

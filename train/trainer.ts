@@ -27,6 +27,7 @@ import {
 
 export {
   type FullTrainerConfig,
+  largestBatch,
   PARAMETERS,
   type TrainerConfig,
   trainingBytes,

@@ -56,6 +56,9 @@ export interface TrainerConfig extends
 /** A config with every field. */
 export type FullTrainerConfig = Required<TrainerConfig>;
 
+/** Features that a window has at least, if there are as many. */
+const LEAST_WINDOW = 64;
+
 /** Features of the tiles that the encoder makes, at least; for plans. */
 const SMALLEST_TILE = 16;
 
@@ -140,6 +143,28 @@ export function listCapacity(
   return Math.max(4, Math.floor(Math.min(sparseEntries, most) / 4) * 4);
 }
 
+/** Entries of AuxK that there is room for: `auxK` of each row, filled up to a multiple of 4, and a few ties. */
+function auxCapacityOf(batch: number, auxK: number): number {
+  return auxK > 0 ? 4 * batch * Math.ceil(auxK / 4 + 1) : 0;
+}
+
+/** Vectors that a trainer can take at once where a binding has so many bytes: rows, tiles and AuxK's lists are bound whole. */
+export function largestBatch(
+  { d_model, d_sae, auxK = 0 }: Pick<
+    TrainerConfig,
+    "d_model" | "d_sae" | "auxK"
+  >,
+  maxBindingBytes: number,
+): number {
+  const bytesOfRow = [
+    4 * d_model,
+    4 * Math.min(LEAST_WINDOW, d_sae),
+    4 * Math.ceil(d_sae / SMALLEST_TILE),
+    16 * auxCapacityOf(1, auxK),
+  ];
+  return Math.floor(maxBindingBytes / Math.max(...bytesOfRow));
+}
+
 /** GPU memory that training takes, by purpose. */
 export function trainingMemory(
   partial: TrainerConfig,
@@ -151,7 +176,7 @@ export function trainingMemory(
     (architecture === "jumprelu" ? d_sae : 0);
   const large = 2 * d_sae * d_model;
   const capacity = listCapacity(config, maxBindingBytes);
-  const auxCapacity = auxK > 0 ? batch * (auxK + 3) : 0;
+  const auxCapacity = auxCapacityOf(batch, auxK);
   const windowRows = Math.min(
     d_sae,
     Math.floor(maxBindingBytes / (4 * batch) / 64) * 64 || d_sae,
@@ -303,7 +328,15 @@ export class TrainingTensors implements Disposable {
       config,
       gpu.limits.maxStorageBufferBindingSize,
     );
-    const auxCapacity = batch * Math.ceil(auxK / 4 + 1) * 4;
+    const auxCapacity = auxCapacityOf(batch, auxK);
+    const binding = gpu.limits.maxStorageBufferBindingSize;
+    if (16 * auxCapacity > binding) {
+      throw new RangeError(
+        `Cannot train with AuxK on ${batch} vectors at once: expected at most ${
+          Math.floor(binding / (16 * auxCapacityOf(1, auxK)))
+        } with ${auxK} dead features each, as the adapter binds ${binding} bytes: take smaller batches`,
+      );
+    }
     const variant = resolveVariant(gpu, {
       layout: "mk,nk",
       aType: "f32",
@@ -328,7 +361,7 @@ export class TrainingTensors implements Disposable {
         batch,
         d_sae,
         windows: this.windows,
-        capacity: Math.max(this.lists.capacity, auxK > 0 ? auxCapacity : 0),
+        capacity: Math.max(this.lists.capacity, auxCapacity),
       }),
     );
     this.selection = isTopK(architecture)

@@ -106,7 +106,7 @@ async function auxScale(
     squares: floats([n, 4], squares),
     row_start: words([4], [4, 4, 8, nEntries]),
     aux: floats([4], Float32Array.of(NaN, adds ? 5 : NaN, 7, 8)),
-  }, { B, adds: Number(adds), factor: 3, share: 0.25 });
+  }, { B, most: 8, adds: Number(adds), factor: 3, share: 0.25 });
   const variance = column(1) / B - sumOf(scaled, (v) => v * v);
   return { aux: aux!, variance, rest: column(2) / B };
 }
@@ -127,11 +127,13 @@ for (const adds of [false, true]) {
   );
 
   seededTest(
-    `sae_aux_scale adds nothing without entries or without variance${
+    `sae_aux_scale adds nothing without entries, with too many, or without variance${
       adds ? ", to a loss that is there" : ""
     }`,
     async (draw) => {
-      for (const [share, nEntries] of [[0.4, 0], [1.5, 4]] as const) {
+      for (
+        const [share, nEntries] of [[0.4, 0], [0.4, 12], [1.5, 4]] as const
+      ) {
         const { aux } = await auxScale(draw, { share, nEntries, adds });
         deepEqual([...aux], [0, adds ? 5 : 0, 7, 8]);
       }

@@ -99,7 +99,7 @@ Deno.test("planTraining() refuses a batch that no binding holds, with the larges
     SOFTWARE,
     UNKNOWN,
   );
-  match(problem!, /at most 524,288 vectors/);
+  match(problem!, /at most 349,525 vectors/);
   const tiny = { maxStorageBufferBindingSize: 4096 };
   const hopeless = planOf({}, UNKNOWN, tiny);
   match(hopeless.problem!, /expected a vector of f32 to fit into a binding/);

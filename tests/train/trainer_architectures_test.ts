@@ -1,6 +1,10 @@
 import { equal, throws } from "node:assert/strict";
 import { bf16ToF32, f32ToBf16 } from "../../core/dtype.ts";
-import { SaeTrainer, type TrainerConfig } from "../../train/trainer.ts";
+import {
+  largestBatch,
+  SaeTrainer,
+  type TrainerConfig,
+} from "../../train/trainer.ts";
 import { assertRelativeError, randomNormal } from "../assert_close.ts";
 import { testGpu } from "../gpu_for_tests.ts";
 import { compareSteps, randomParams, smallConfig } from "./compare_steps.ts";
@@ -105,6 +109,24 @@ Deno.test("the trainer takes the sparse path up to the number of entries that it
     equal(await step(), "dense"); // all features on all rows: more than there is room for
     trainer.writeParams(params);
     equal(await step(), want);
+  }
+});
+
+Deno.test("SaeTrainer says which batch fits where tiles or AuxK's lists exceed a binding", async () => {
+  using gpu = await testGpu(NARROW);
+  const wide = { B: 30, d_model: 4, d_sae: 64 * 40 };
+  throws(
+    () => new SaeTrainer(gpu, smallConfig(wide), randomParams(wide as never)),
+    /^RangeError: Cannot train on 30 vectors at once: expected at most \d+ with so many features, as the adapter binds 9600 bytes: take smaller batches$/,
+  );
+  const aux = smallConfig(SIZES, { architecture: "topk", k: 2, auxK: 100 });
+  const few = { ...aux, batch: 9 };
+  throws(
+    () => new SaeTrainer(gpu, few, randomParams(few)),
+    /^RangeError: Cannot train with AuxK on 9 vectors at once: expected at most 5 with 100 dead features each, as the adapter binds 9600 bytes: take smaller batches$/,
+  );
+  for (const [config, most] of [[smallConfig(wide), 15], [few, 5]] as const) {
+    equal(largestBatch(config, 9600), most);
   }
 });
 
