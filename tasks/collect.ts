@@ -38,7 +38,7 @@ import {
 } from "./cli.ts";
 import { formatBytes, formatCount, formatRate } from "./format.ts";
 import { modelBytes, passBytes } from "./memory.ts";
-import { checkText, type TextUse } from "./text_check.ts";
+import { checkText, fileSizes, type TextUse } from "./text_check.ts";
 
 const FLAGS = {
   ...MODEL_FLAG,
@@ -237,17 +237,6 @@ function memoryPlan(
       bytes: 4 * d_model * (config.shardRows + maxTokens),
     },
   ];
-}
-
-/** Names and sizes of the files of a text: a resumed run must find the same ones. */
-async function fileSizes(text: string): Promise<(readonly [string, number])[]> {
-  if (text.startsWith("storybook:")) return [];
-  const opened = await openPath(text);
-  const names = "list" in opened ? await opened.list() : [];
-  const sources = "list" in opened
-    ? await Promise.all(names.map((name) => opened.open(name)))
-    : [opened];
-  return sources.map(({ name, byteLength }) => [name, byteLength] as const);
 }
 
 /** Progress in documents or vectors, whichever has a known end. */

@@ -3,7 +3,7 @@
  * @module
  */
 import type { CorpusDocument } from "../core/text.ts";
-import type { TaskContext } from "./cli.ts";
+import { openPath, type TaskContext } from "./cli.ts";
 
 /** Which documents of a text are going to be used. */
 export interface TextUse {
@@ -32,4 +32,17 @@ export async function checkText(
     bar.update(++n);
     if (n >= most) break;
   }
+}
+
+/** Names and sizes of the files of a text: a resumed run must find the same ones. */
+export async function fileSizes(
+  text: string,
+): Promise<(readonly [string, number])[]> {
+  if (text.startsWith("storybook:")) return [];
+  const opened = await openPath(text);
+  const names = "list" in opened ? await opened.list() : [];
+  const sources = "list" in opened
+    ? await Promise.all(names.map((name) => opened.open(name)))
+    : [opened];
+  return sources.map(({ name, byteLength }) => [name, byteLength] as const);
 }

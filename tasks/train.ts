@@ -236,7 +236,7 @@ function describePath({ path }: Flags, mostL0: number): string | undefined {
     ? "sparse path: always taken"
     : `sparse path: taken up to an L0 of ${
       mostL0.toFixed(0)
-    }, where the dense one gets cheaper`;
+    }; for batches with more, the dense one`;
 }
 
 /** Measures what was trained: features on data, and the whole on what was held out, if anything was. */

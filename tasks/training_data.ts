@@ -27,7 +27,7 @@ import { openModel, openPath, type TaskContext, userPath } from "./cli.ts";
 import { formatCount } from "./format.ts";
 import { modelBytes, passBytes } from "./memory.ts";
 import type { MemoryRow } from "./memory_plan.ts";
-import { checkText } from "./text_check.ts";
+import { checkText, fileSizes } from "./text_check.ts";
 
 /** Where vectors come from: `--residuals`, or `--text` with `--model`. */
 export const DATA_FLAGS = {
@@ -206,7 +206,9 @@ async function findText(
   const source = text.startsWith("storybook:") ? text : userPath(text);
   const documents = () =>
     readDocuments(source, openPath, { textColumn: flags.text_column });
-  await checkText(documents(), { text: source, nDocuments: 1 }, context);
+  // An endless text can only be looked into.
+  const nDocuments = /^storybook:\d+$/.test(source) ? 1 : Infinity;
+  await checkText(documents(), { text: source, nDocuments }, context);
   const passes = {
     contextLength,
     tokensPerPass: flags.pass_tokens,
@@ -217,7 +219,14 @@ async function findText(
   return {
     d_model,
     nOnHost: 0,
-    id: { model: model.fingerprint, text: source, hookPoint, ...passes },
+    id: {
+      model: model.fingerprint,
+      text: source,
+      textColumn: flags.text_column,
+      files: await fileSizes(source),
+      hookPoint,
+      ...passes,
+    },
     metadata: {
       hookPoint,
       modelName: basename(model.name),

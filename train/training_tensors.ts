@@ -75,7 +75,7 @@ export function fullConfig(config: TrainerConfig): FullTrainerConfig {
   const full: FullTrainerConfig = {
     architecture: "relu",
     k: 32,
-    bandwidth: 0.1,
+    bandwidth: 0.3,
     auxK: 0,
     auxCoefficient: 1 / 32,
     deadAfter: 10_000_000,
