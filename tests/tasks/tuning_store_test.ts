@@ -48,7 +48,7 @@ Deno.test("fileStore() keeps JSON, leaves no other file, and forgets in silence 
 Deno.test(
   "fileStore() neither reads nor writes, nor asks, where it is not allowed to",
   {
-    permissions: { read: true, env: false, write: false },
+    permissions: { read: "inherit", env: false, write: false },
   },
   async () => {
     equal(tuningFile(), undefined, "no variable may be read");
