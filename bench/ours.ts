@@ -76,6 +76,8 @@ export class OurStep implements StepSide {
   readonly #gpu: Gpu;
   readonly #problem: StepProblem;
   readonly #path: Path;
+  /** The batch as residual shards hold it. */
+  readonly #rows: Uint16Array<ArrayBuffer>;
   #trainer: SaeTrainer;
   #lr = TIMED_LR;
 
@@ -84,6 +86,7 @@ export class OurStep implements StepSide {
     this.#gpu = gpu;
     this.#problem = problem;
     this.#path = path;
+    this.#rows = f32ToBf16(problem.x);
     this.#trainer = this.#begin();
   }
 
@@ -150,8 +153,8 @@ export class OurStep implements StepSide {
   }
 
   #step(options: { readonly metrics?: boolean }): void {
-    const { x, lambda } = this.#problem;
-    this.#trainer.step(x, { lambda, lr: this.#lr }, options);
+    const { lambda } = this.#problem;
+    this.#trainer.step(this.#rows, { lambda, lr: this.#lr }, options);
   }
 
   async #metrics(): Promise<readonly StepMetrics[]> {

@@ -35,7 +35,7 @@ export interface StepProblem extends StepShape {
   readonly lambda: number;
   readonly betas: readonly [number, number];
   readonly eps: number;
-  /** `[batch, d_model]` */
+  /** `[batch, d_model]`; bf16 holds them exactly, as residual shards do. */
   readonly x: Float32Array<ArrayBuffer>;
   readonly params: SaeParams;
 }
@@ -85,7 +85,7 @@ export async function stepProblem(
   seed: number,
 ): Promise<StepProblem> {
   const { batch, d_model, d_sae, L0 } = shape;
-  const x = normals(new Rng(seed), batch * d_model);
+  const x = bf16ToF32(f32ToBf16(normals(new Rng(seed), batch * d_model)));
   const params = initSae(new Float64Array(d_model), d_sae, seed);
   const pre = await preActivations(gpu, shape, x, params.W_enc);
   params.b_enc.fill(-thresholdOf(pre, L0 * batch));
