@@ -257,6 +257,20 @@ export class Workspace implements Disposable {
   readonly #all: TokenTensors;
   #current: TokenTensors | undefined;
 
+  /** Most tokens whose activations an adapter binds, and which take at most `maxBytes`; at least 1. */
+  static mostTokens(
+    { limits }: Pick<Gpu, "limits">,
+    config: Olmo2Config,
+    maxBytes = Infinity,
+  ): number {
+    const { d_model, d_ffn, n_heads, n_kv_heads, d_head } = config;
+    const [d_q, d_kv] = [n_heads * d_head, n_kv_heads * d_head];
+    const widest = Math.max(d_model, d_q + 2 * d_kv, 2 * d_ffn);
+    const all = 2 * d_model + 3 * d_q + 2 * d_kv + 3 * d_ffn;
+    const bound = limits.maxStorageBufferBindingSize / (4 * widest);
+    return Math.max(1, Math.floor(Math.min(bound, maxBytes / (4 * all))));
+  }
+
   /**
    * Takes the memory at once: 4 · (2 d_model + 3 d_q + 2 d_kv + 3 d_ffn) bytes a token.
    * @throws {RangeError} If a tensor of so many tokens exceeds a binding: says how many fit.
@@ -264,13 +278,10 @@ export class Workspace implements Disposable {
   constructor(gpu: Gpu, config: Olmo2Config, maxTokens: number) {
     const { d_model, d_ffn, n_heads, n_kv_heads, d_head } = config;
     const [d_q, d_kv] = [n_heads * d_head, n_kv_heads * d_head];
-    const widest = Math.max(d_model, d_q + 2 * d_kv, 2 * d_ffn);
-    const most = Math.floor(
-      gpu.limits.maxStorageBufferBindingSize / (4 * widest),
-    );
+    const most = Workspace.mostTokens(gpu, config);
     if (maxTokens > most) {
       throw new RangeError(
-        `Cannot run ${maxTokens} tokens at once: activations of ${widest} values exceed the adapter's binding limit beyond ${most} tokens: run fewer at once (--pass-tokens), or a shorter prompt`,
+        `Cannot run ${maxTokens} tokens at once: their activations exceed the adapter's binding limit beyond ${most} tokens: run fewer at once (--pass-tokens), or a shorter prompt`,
       );
     }
     const f32 = (label: string, width: number) =>

@@ -4,8 +4,8 @@
  */
 import { hookPlace, type HookPoint } from "../core/hook_point.ts";
 import type { Olmo2 } from "../core/olmo2.ts";
-import { decodeWindow, type Sae } from "../core/sae.ts";
-import { SaeEncoder } from "../core/sae_encoder.ts";
+import type { Sae } from "../core/sae.ts";
+import { FIRST_POSITION, SaeSplice } from "../core/sae_splice.ts";
 import { scoreSequences, type ScoringPass } from "../core/score.ts";
 import type { Tensor } from "../gpu/mod.ts";
 import { replaceRows } from "../kernels/replace_rows.ts";
@@ -46,12 +46,6 @@ export interface LossRecoveredOptions {
   /** Stops before the next pass. */
   readonly signal?: AbortSignal;
 }
-
-/**
- * Tokens at smaller positions keep their stream in all measurements: collecting
- * leaves the first one out, as its norm is many times that of the others.
- */
-const FIRST_POSITION = 1;
 
 /**
  * Scores sequences four times: as they are, and with the stream at the hook point
@@ -142,12 +136,10 @@ function sumOf(values: readonly Float32Array[]): number {
 
 /** What takes the place of the stream. */
 class Replacements implements Disposable {
-  readonly #sae: Sae;
   readonly #layer: number;
   readonly #zero: Tensor; // f32 [1, d_model]
   readonly #mean: Tensor; // f32 [1, d_model]
-  readonly #xHat: Tensor; // f32 [maxTokens, d_model]
-  readonly #encoder: SaeEncoder;
+  readonly #splice: SaeSplice;
   readonly #owned: DisposableStack;
 
   constructor(
@@ -156,14 +148,12 @@ class Replacements implements Disposable {
   ) {
     const { d_model } = sae;
     using owned = new DisposableStack();
-    this.#sae = sae;
     this.#layer = hookPlace(hookPoint).layer;
     this.#zero = owned.use(gpu.tensor("zero", "f32", [1, d_model]));
     this.#mean = owned.use(
       gpu.floats("mean", [1, d_model], Float32Array.from(mean)),
     );
-    this.#xHat = owned.use(gpu.tensor("x_hat", "f32", [maxTokens, d_model]));
-    this.#encoder = owned.use(new SaeEncoder(sae, maxTokens));
+    this.#splice = owned.use(new SaeSplice(sae, maxTokens));
     this.#owned = owned.move();
   }
 
@@ -172,21 +162,10 @@ class Replacements implements Disposable {
     { rec, layer, resid, places }: ScoringPass,
   ): void {
     if (layer !== this.#layer || kind === "model") return;
-    if (kind === "sae") this.#reconstruct({ rec, resid });
-    const source = {
-      sae: this.#xHat.rows(0, resid.nRows),
-      zero: this.#zero,
-      mean: this.#mean,
-    }[kind];
+    if (kind === "sae") return this.#splice.run(rec, places, resid);
+    const source = { zero: this.#zero, mean: this.#mean }[kind];
     replaceRows.run(rec, { source, places, x: resid }, {
       first_position: FIRST_POSITION,
-    });
-  }
-
-  #reconstruct({ rec, resid }: Pick<ScoringPass, "rec" | "resid">): void {
-    const xHat = this.#xHat.rows(0, resid.nRows);
-    this.#encoder.encode(rec, resid, (acts, window) => {
-      decodeWindow(rec, this.#sae, acts, xHat, window);
     });
   }
 
