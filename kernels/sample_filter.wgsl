@@ -1,16 +1,17 @@
-// probs[r, :] = the distribution of row r's next token, after temperature, top-k and top-p in order
+// probs[r, :] = the distribution of row r's next token, after temperature, top-k, top-p and min-p in order
 //   top-k keeps the k largest logits, with all ties of the k-th
 //   top-p keeps a token iff the strictly likelier ones have less than top_p of the mass; the
 //   likeliest always
+//   min-p keeps what is at least min_p times as likely as the likeliest
 //   temperature 0 gives all mass to the first largest logit
 // A row that holds NaN or +inf, or nothing finite, becomes NaN, so that no token comes of it.
 // One workgroup of 128 per row. Nothing is sorted: floats become words of the same order, and the
 // least word to keep is searched for, 4 bits a pass, by what lies at or above 16 thresholds.
 // Floats are bound as words because drivers may assume that there is no NaN.
 @group(0) @binding(0) var<storage, read> logits: array<u32>;         // [R, vocab], f32 bits
-@group(0) @binding(1) var<storage, read> settings: array<vec4<u32>>; // [R]: see below
+@group(0) @binding(1) var<storage, read> settings: array<vec4<u32>>; // [R, 2]: see below
 @group(0) @binding(2) var<storage, read_write> probs: array<u32>;    // [R, vocab], f32 bits
-// settings: temperature (f32 bits), top_p (f32 bits), top_k (0 is off), seed
+// settings: temperature, top_p, min_p (f32 bits), top_k (0 is off); then what sample_pick reads
 struct Uniforms { R: u32, vocab: u32 }
 @group(0) @binding(3) var<uniform> u: Uniforms;
 
@@ -108,9 +109,10 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n_wg: vec
   let r = wg.y * n_wg.x + wg.x;
   if (r >= u.R) { return; }
   let row = r * u.vocab;
-  let temperature = bitcast<f32>(settings[r].x);
-  let top_p = bitcast<f32>(settings[r].y);
-  let top_k = settings[r].z;
+  let temperature = bitcast<f32>(settings[2u * r].x);
+  let top_p = bitcast<f32>(settings[2u * r].y);
+  let least_weight = settings[2u * r].z; // weights order as words do
+  let top_k = settings[2u * r].w;
 
   var most = 0u;
   var at = 0u;
@@ -157,6 +159,12 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n_wg: vec
     let all = select(top_k == 0u || top_k >= u.vocab, top_p >= 1.0, by_mass);
     let n_passes = select(8u, stage, all); // only masses need a sum when all is kept
     least = search(row, lane, by_mass, select(f32(top_k), top_p, by_mass), n_passes);
+  }
+  if (least_weight > least) {
+    least = least_weight;
+    weigh(row, lane, least, 0u, true);
+    if (lane == 0u) { kept_mass = totals[0].x; }
+    workgroupBarrier();
   }
   let mass = kept_mass;
   for (var v = lane; v < u.vocab; v += LANES) {

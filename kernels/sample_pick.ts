@@ -3,7 +3,7 @@ import wgsl from "./sample_pick.wgsl" with { type: "text" };
 
 /**
  * Draws one token a row from probabilities, by inverse distribution in the order
- * of the tokens. What is drawn depends on the row's seed and `step` alone. A row
+ * of the tokens. What is drawn depends on the row's own seed and step alone. A row
  * without a distribution (its logits held a NaN) gives 0xffffffff.
  */
 export const samplePick = defineKernel({
@@ -11,9 +11,9 @@ export const samplePick = defineKernel({
   wgsl,
   bindings: {
     probs: { access: "read", dtype: "f32", shape: ["R", "vocab"] },
-    settings: { access: "read", dtype: "u32", shape: ["R", 4] },
+    settings: { access: "read", dtype: "u32", shape: ["R", 8] },
     tokens: { access: "read_write", dtype: "u32", shape: ["R"] },
   },
-  uniforms: { R: "u32", vocab: "u32", step: "u32" },
+  uniforms: { R: "u32", vocab: "u32" },
   workgroups: ({ R }) => grid(R),
 });

@@ -1,12 +1,12 @@
 // tokens[r] = the first token at which the running sum of probs[r, :] passes x times their whole sum
-// x is uniform in [0, 1), a hash of the row's seed and of step alone: no row depends on its
+// x is uniform in [0, 1), a hash of the row's own seed and step alone: no row depends on its
 // neighbours in a batch.
 // Tokens of probability 0 are never taken. A row with a NaN, or without any mass, gives NO_TOKEN.
 // One workgroup of 64 per row, each lane over consecutive tokens.
-@group(0) @binding(0) var<storage, read> probs: array<u32>;          // [R, vocab], f32 bits
-@group(0) @binding(1) var<storage, read> settings: array<vec4<u32>>; // [R]: seed is w
-@group(0) @binding(2) var<storage, read_write> tokens: array<u32>;   // [R]
-struct Uniforms { R: u32, vocab: u32, step: u32 }
+@group(0) @binding(0) var<storage, read> probs: array<u32>;        // [R, vocab], f32 bits
+@group(0) @binding(1) var<storage, read> settings: array<u32>; // [R, 8]: seed and step are at 4 and 5
+@group(0) @binding(2) var<storage, read_write> tokens: array<u32>; // [R]
+struct Uniforms { R: u32, vocab: u32 }
 @group(0) @binding(3) var<uniform> u: Uniforms;
 
 const LANES = 64u;
@@ -56,7 +56,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n_wg: vec
     if (lane == 0u) { tokens[r] = NO_TOKEN; }
     return;
   }
-  let goal = uniform_number(settings[r].w, u.step) * total;
+  let goal = uniform_number(settings[8u * r + 4u], settings[8u * r + 5u]) * total;
   var before = 0.0;
   if (lane > 0u) { before = running[lane - 1u]; }
   if (before > goal || running[lane] <= goal) { return; }

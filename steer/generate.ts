@@ -3,14 +3,12 @@ import { type Olmo2, Workspace } from "../core/olmo2.ts";
 import { passes } from "../core/score.ts";
 import { type SequencePart, tokenBatch } from "../core/token_batch.ts";
 import { ReadbackRing, type Recorder, type Tensor } from "../gpu/mod.ts";
-import { sampleFilter } from "../kernels/sample_filter.ts";
-import { samplePick } from "../kernels/sample_pick.ts";
 import {
   checkRequests,
   type GenerateOptions,
   type GenerateRequest,
-  samplingSettings,
 } from "./generate_request.ts";
+import { Sampler } from "./sampler.ts";
 
 export {
   type GenerateOptions,
@@ -72,11 +70,10 @@ class Decoder implements Disposable {
   readonly #cache: KvCache;
   readonly #work: Workspace;
   readonly #ranges: Tensor; // u32 [tokens of a pass, 2]
-  readonly #settings: Tensor; // u32 [requests, 4]
+  readonly #sampler: Sampler;
   readonly #lastResid: Tensor; // f32 [requests, d_model]: the stream at each prompt's last token
   readonly #normed: Tensor; // f32 [requests, d_model]
   readonly #logits: Tensor; // f32 [requests, vocab]
-  readonly #probs: Tensor; // f32 [requests, vocab]
   readonly #tokens: Tensor; // u32 [requests]
   readonly #sampled: Tensor; // u32 [TOKENS_PER_READ · requests]: of each step one run of tokens
   readonly #ring: ReadbackRing<{ rows: readonly Row[]; nSteps: number }>;
@@ -111,11 +108,13 @@ class Decoder implements Disposable {
     const tensor = (label: string, dtype: "f32" | "u32", shape: number[]) =>
       owned.use(gpu.tensor(label, dtype, shape));
     this.#ranges = tensor("steered.ranges", "u32", [most, 2]);
-    this.#settings = tensor("sampling", "u32", [n, 4]);
+    this.#sampler = owned.use(new Sampler(gpu, config.vocab_size, n));
+    for (const [request, { sampling, prompt }] of requests.entries()) {
+      this.#sampler.begin(request, sampling, prompt);
+    }
     this.#lastResid = tensor("last_resid", "f32", [n, config.d_model]);
     this.#normed = tensor("last_final_norm", "f32", [n, config.d_model]);
     this.#logits = tensor("last_logits", "f32", [n, config.vocab_size]);
-    this.#probs = tensor("probs", "f32", [n, config.vocab_size]);
     this.#tokens = tensor("tokens", "u32", [n]);
     this.#sampled = tensor("sampled", "u32", [TOKENS_PER_READ * n]);
     this.#ring = owned.use(new ReadbackRing(gpu, this.#sampled));
@@ -136,7 +135,6 @@ class Decoder implements Disposable {
     const { gpu } = this.#model;
     const rows = this.#active;
     const isSteered = this.#options.positions !== "generated";
-    this.#writeSettings(rows);
     for (const { start, end } of this.#prefillPasses()) {
       const some = rows.slice(start, end);
       const parts = some.map(({ request, base }) => ({
@@ -157,7 +155,7 @@ class Decoder implements Disposable {
       for (const [i, row] of some.entries()) row.nCached = parts[i]!.ids.length;
     }
     gpu.record("first tokens", (rec) => {
-      this.#sample(rec, this.#lastResid, 0);
+      this.#sample(rec, rows, this.#lastResid, 0);
       this.#ring.copy(rec, { rows, nSteps: 1 });
     });
     this.#nGenerated = 1;
@@ -169,7 +167,6 @@ class Decoder implements Disposable {
     const rows = this.#active;
     const nLeft = this.#options.maxNewTokens - this.#nGenerated;
     const nSteps = Math.min(TOKENS_PER_READ, nLeft);
-    this.#writeSettings(rows);
     for (let step = 0; step < nSteps; step++) {
       // From the second step on the ids are on the GPU only; the last known ones stand in for them here.
       const parts = rows.map(({ base, nCached, lastId }) => ({
@@ -181,7 +178,7 @@ class Decoder implements Disposable {
       gpu.record("decode", (rec) => {
         const { ids } = this.#work.tokens;
         if (step > 0) rec.copy(this.#tokens, ids, { nRows: rows.length });
-        this.#sample(rec, this.#forward(rec), step);
+        this.#sample(rec, rows, this.#forward(rec), step);
         if (step === nSteps - 1) this.#ring.copy(rec, { rows, nSteps });
       });
       for (const row of rows) row.nCached++;
@@ -260,26 +257,26 @@ class Decoder implements Disposable {
   }
 
   /** Samples one token for each row of `resid`, f32 `[rows, d_model]`. */
-  #sample(rec: Recorder, resid: Tensor, step: number): void {
+  #sample(
+    rec: Recorder,
+    rows: readonly Row[],
+    resid: Tensor,
+    step: number,
+  ): void {
     const n = resid.nRows;
     const some = (tensor: Tensor) => tensor.rows(0, n);
     const [normed, logits] = [some(this.#normed), some(this.#logits)];
-    const [probs, tokens] = [some(this.#probs), some(this.#tokens)];
-    const settings = some(this.#settings);
+    const tokens = some(this.#tokens);
     this.#model.finalNorm(rec, resid, normed);
     this.#model.logits(rec, normed, logits);
-    sampleFilter.run(rec, { logits, settings, probs });
-    samplePick.run(rec, { probs, settings, tokens }, {
-      step: this.#nGenerated,
-    });
-    rec.copy(tokens, this.#sampled, { toRow: step * n });
-  }
-
-  #writeSettings(rows: readonly Row[]): void {
-    const samplings = rows.map(({ request }) =>
-      this.#requests[request]!.sampling
+    this.#sampler.sample(
+      rec,
+      logits,
+      rows.map(({ request }) => request),
+      rows.map(() => this.#nGenerated),
+      tokens,
     );
-    this.#settings.rows(0, rows.length).write(samplingSettings(samplings));
+    rec.copy(tokens, this.#sampled, { toRow: step * n });
   }
 
   [Symbol.dispose](): void {

@@ -1,24 +1,12 @@
 /**
- * What to generate, and how the next token is chosen.
+ * What to generate.
  * @module
  */
 import type { Olmo2 } from "../core/olmo2.ts";
 import type { SteeringBank } from "./interventions.ts";
+import { checkSamplingSettings, type Sampling } from "./sampling.ts";
 
-/** How the next token is chosen. Filters are applied in this order. */
-export interface Sampling {
-  /** Logits are divided by it; 0 is greedy: always the likeliest token. */
-  readonly temperature: number;
-  /** Keep this many likeliest tokens; 0 keeps all. */
-  readonly topK: number;
-  /** Keep the likeliest tokens that together reach this probability; 1 keeps all. */
-  readonly topP: number;
-  /** From 0 to 2³² - 1. Equal seeds give equal replies to equal prompts, whatever else is generated beside them. */
-  readonly seed: number;
-}
-
-/** Always the likeliest token. */
-export const GREEDY: Sampling = { temperature: 0, topK: 0, topP: 1, seed: 0 };
+export { GREEDY, type Sampling } from "./sampling.ts";
 
 /** One reply to generate. */
 export interface GenerateRequest {
@@ -107,27 +95,5 @@ function checkRequest(
       `Cannot generate ${maxNewTokens} tokens after a prompt of ${prompt.length}: the model's context is ${context_length}: shorten the prompt or ask for fewer tokens`,
     );
   }
-  const { temperature, topP, topK, seed } = sampling;
-  const isWord = (n: number) => Number.isInteger(n) && n >= 0 && n < 2 ** 32;
-  if (
-    temperature >= 0 && temperature < Infinity && topP >= 0 && topP <= 1 &&
-    isWord(topK) && isWord(seed)
-  ) return;
-  throw new RangeError(
-    `Cannot sample: expected temperature ≥ 0, top-p from 0 to 1, top-k and seed whole numbers from 0 to 2³² - 1: got temperature ${temperature}, top-p ${topP}, top-k ${topK}, seed ${seed}`,
-  );
-}
-
-/** One row of the sampling kernels' `settings` for each choice of tokens, u32 `[n, 4]`. */
-export function samplingSettings(
-  samplings: readonly Sampling[],
-): DataView<ArrayBuffer> {
-  const settings = new DataView(new ArrayBuffer(16 * samplings.length));
-  for (const [i, { temperature, topP, topK, seed }] of samplings.entries()) {
-    settings.setFloat32(16 * i, temperature, true);
-    settings.setFloat32(16 * i + 4, topP, true);
-    settings.setUint32(16 * i + 8, topK, true);
-    settings.setUint32(16 * i + 12, seed, true);
-  }
-  return settings;
+  checkSamplingSettings(sampling, model.config.vocab_size);
 }

@@ -2,7 +2,7 @@ import { type Check, checkOf } from "../core/check.ts";
 import type { Safetensors } from "../core/safetensors.ts";
 import type { Gpu } from "../gpu/mod.ts";
 import { sampleFilter } from "../kernels/sample_filter.ts";
-import { samplingSettings } from "./generate_request.ts";
+import { samplingSettings } from "./sampling.ts";
 
 /** Largest difference of a probability. */
 const LIMIT = 1e-6;
@@ -23,7 +23,7 @@ export async function checkSampling(
     await expected.floats("logits"),
   );
   using probs = gpu.tensor("probs", "f32", [R, vocab]);
-  using settings = gpu.tensor("sampling", "u32", [R, 4]);
+  using settings = gpu.tensor("sampling", "u32", [R, 8]);
   const checks: Check[] = [];
   for (const name of expected.tensors.keys()) {
     const match = /^probs\.t([\d.]+)\.p([\d.]+)\.k(\d+)$/.exec(name);
@@ -34,7 +34,7 @@ export async function checkSampling(
       number,
     ];
     const sampling = { temperature, topP, topK, seed: 0 };
-    settings.write(samplingSettings(Array(R).fill(sampling)));
+    settings.write(samplingSettings(Array(R).fill(sampling), Array(R).fill(0)));
     probs.write(new Float32Array(R * vocab).fill(NaN));
     gpu.record(
       "sampling",

@@ -17,26 +17,24 @@ async function pick(
 ): Promise<Uint32Array[]> {
   const gpu = await testGpu();
   const R = seeds.length;
-  const settings = pack(Array.from(seeds, (seed) => ({ ...all, seed })));
   using owned = new DisposableStack();
   const probsTensor = owned.use(
     gpu.floats("probs", [R, probs.length / R], probs),
   );
-  const settingsTensor = owned.use(
-    gpu.upload("settings", "u32", [R, 4], settings.values),
-  );
-  const tokens = steps.map(() => owned.use(gpu.tensor("tokens", "u32", [R])));
+  const launches = steps.map((step) => ({
+    probs: probsTensor,
+    settings: owned.use(gpu.upload(
+      "settings",
+      "u32",
+      [R, 8],
+      pack(Array.from(seeds, (seed) => ({ ...all, seed, step }))).values,
+    )),
+    tokens: owned.use(gpu.tensor("tokens", "u32", [R])),
+  }));
   gpu.record("pick", (rec) => {
-    for (const [i, step] of steps.entries()) {
-      const tensors = {
-        probs: probsTensor,
-        settings: settingsTensor,
-        tokens: tokens[i]!,
-      };
-      samplePick.run(rec, tensors, { step });
-    }
+    for (const tensors of launches) samplePick.run(rec, tensors);
   });
-  return await Promise.all(tokens.map((tensor) => gpu.readInts(tensor)));
+  return await Promise.all(launches.map(({ tokens }) => gpu.readInts(tokens)));
 }
 
 seededTest(

@@ -9,15 +9,22 @@ import { type HostTensor, words } from "./run_kernel.ts";
 export const NO_TOKEN = 0xffffffff;
 
 /** Plain softmax. */
-export const all: RowSettings = { temperature: 1, top_p: 1, top_k: 0, seed: 0 };
+export const all: RowSettings = {
+  temperature: 1,
+  top_p: 1,
+  min_p: 0,
+  top_k: 0,
+  seed: 0,
+  step: 0,
+};
 
 /** The `settings` tensor. */
 export function pack(rows: readonly RowSettings[]): HostTensor {
-  const values = new Uint32Array(4 * rows.length);
+  const values = new Uint32Array(8 * rows.length);
   const asFloats = new Float32Array(values.buffer);
-  for (const [r, { temperature, top_p, top_k, seed }] of rows.entries()) {
-    asFloats.set([temperature, top_p], 4 * r);
-    values.set([top_k, seed], 4 * r + 2);
+  for (const [r, row] of rows.entries()) {
+    asFloats.set([row.temperature, row.top_p, row.min_p], 8 * r);
+    values.set([row.top_k, row.seed, row.step], 8 * r + 3);
   }
-  return words([rows.length, 4], values);
+  return words([rows.length, 8], values);
 }

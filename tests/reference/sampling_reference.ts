@@ -1,6 +1,6 @@
 /**
- * Sampling in float64: what remains after temperature, top-k and top-p, and
- * which token a seed and a step draw from it.
+ * Sampling in float64: logits after bias and penalties, what remains after temperature,
+ * top-k, top-p and min-p, and which token a seed and a step draw from it.
  * @module
  */
 
@@ -8,15 +8,18 @@
 export interface RowSettings {
   readonly temperature: number;
   readonly top_p: number;
+  readonly min_p: number;
   /** 0 keeps all. */
   readonly top_k: number;
   readonly seed: number;
+  /** How many tokens the row has so far. */
+  readonly step: number;
 }
 
 /** The probabilities of one row of finite logits, or logits of −∞. */
 export function filterReference(
   logits: ArrayLike<number>,
-  { temperature, top_p, top_k }: RowSettings,
+  { temperature, top_p, min_p, top_k }: RowSettings,
 ): Float64Array {
   const values = Array.from(logits);
   const largest = values.reduce((a, b) => Math.max(a, b));
@@ -31,10 +34,39 @@ export function filterReference(
   const weights = values.map((x) =>
     x >= kth ? Math.exp((x - largest) / temperature) : 0
   );
-  const least = top_p < 1 ? leastWeight(weights, top_p) : 0;
+  const least = Math.max(
+    top_p < 1 ? leastWeight(weights, top_p) : 0,
+    min_p, // of the likeliest token's weight, which is 1
+  );
   const kept = weights.map((w) => w >= least ? w : 0);
   const total = kept.reduce((a, b) => a + b);
   return Float64Array.from(kept, (w) => w / total);
+}
+
+/** Penalties of one row, and the tokens before. */
+export interface RowPenalties {
+  readonly repetition: number;
+  readonly presence: number;
+  readonly frequency: number;
+  /** Token to bias. */
+  readonly bias: ReadonlyMap<number, number>;
+  readonly prompt: readonly number[];
+  readonly reply: readonly number[];
+}
+
+/** Logits after bias, repetition penalty, presence and frequency penalties. */
+export function penalizeReference(
+  logits: ArrayLike<number>,
+  { repetition, presence, frequency, bias, prompt, reply }: RowPenalties,
+): Float64Array {
+  const before = new Set([...prompt, ...reply]);
+  return Float64Array.from(logits, (logit, v) => {
+    const biased = logit + (bias.get(v) ?? 0);
+    const scale = biased > 0 ? 1 / repetition : repetition;
+    const count = reply.filter((token) => token === v).length;
+    return (before.has(v) ? biased * scale : biased) -
+      (count > 0 ? presence : 0) - frequency * count;
+  });
 }
 
 /** The smallest weight w such that the weights above it make up less than top_p of all. */
