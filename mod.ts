@@ -136,8 +136,12 @@ export {
   type Intervention,
   parseIntervention,
   type ParseInterventionOptions,
+  type SteeredToken,
   type SteerEncoding,
   SteeringBank,
+  type SteeringBankOptions,
+  type SteeringSource,
   type SteerMode,
+  type WatchedFeature,
 } from "./steer/interventions.ts";
 export { type SteeredPositions } from "./steer/generate_request.ts";

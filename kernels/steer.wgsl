@@ -1,18 +1,44 @@
-// x[t, :] += sum_e delta_e · W_dec[e, :]     over the entries e in [ranges[t].x, ranges[t].y)
+// x[t, :] += sum_e f_e · change_e · W_dec[row_e, :]     over the entries e in [tokens[t].x, tokens[t].y)
 // Decoding the changed activations and keeping the reconstruction error is this rank-k update; b_dec cancels.
-//   act = pre > threshold ? pre : 0 with pre = W_enc[e] · x[t] + b_enc[e]; a threshold of 0 is relu, NO_THRESHOLD is linear
-//   delta = value - act (clamp) | value (add) | max(act, value) - act (min) | act · (value - 1) (scale)
-// One workgroup of 64 per token; all activations are taken before any update. Needs reduce.wgsl.
-@group(0) @binding(0) var<storage, read> W_enc: array<f32>;         // [entries, d_model]
-@group(0) @binding(1) var<storage, read> W_dec: array<f32>;         // [entries, d_model]
-@group(0) @binding(2) var<storage, read> entry: array<vec4<u32>>;   // [entries]: b_enc, mode, value, threshold, all but the mode as f32 bits
-@group(0) @binding(3) var<storage, read> ranges: array<vec2<u32>>;  // [T]: first entry, one past the last
-@group(0) @binding(4) var<storage, read_write> x: array<f32>;       // [T, d_model]
-struct Uniforms { T: u32, d_model: u32 }
-@group(0) @binding(5) var<uniform> u: Uniforms;
+//   act = pre > threshold ? pre : 0 with pre = W_enc[row] · x[t] + b_enc; a threshold of 0 is relu, NO_THRESHOLD is linear
+//   change = value - act (clamp) | value (add) | max(act, value) - act (min) | act · (value - 1) (scale) | 0 (watch)
+//   f = clamp(1 - (n - after) / decay, 0, 1) for the n = tokens[t].z tokens of the reply up to t; 0 before `after`, 1 without decay
+// acts[t, slot] = act, before the change, of the entries that have a slot.
+// One workgroup of 64 per token: all activations are taken, eight entries at a time, before anything is changed.
+struct Entry {
+  b_enc: f32,
+  mode: u32,
+  value: f32,
+  threshold: f32,
+  after: u32,
+  decay: u32, // 0: none
+  slot: u32,  // from n_captured on: none
+  row: u32,   // of W_enc and W_dec
+}
+@group(0) @binding(0) var<storage, read> W_enc: array<f32>;        // [rows, d_model]
+@group(0) @binding(1) var<storage, read> W_dec: array<f32>;        // [rows, d_model]
+@group(0) @binding(2) var<storage, read> entry: array<Entry>;      // [entries]
+@group(0) @binding(3) var<storage, read> tokens: array<vec4<u32>>; // [T]: first entry, one past the last, n, unused
+@group(0) @binding(4) var<storage, read_write> x: array<f32>;      // [T, d_model]
+@group(0) @binding(5) var<storage, read_write> acts: array<f32>;   // [T, n_captured]; not touched when n_captured is 0
+struct Uniforms { T: u32, d_model: u32, n_captured: u32 }
+@group(0) @binding(6) var<uniform> u: Uniforms;
 
-const MAX_ENTRIES = 256u;
+const LANES = 64u;
+const MAX_ENTRIES = 2048u;
+const BATCH = 8u; // LANES / 8, so that eight lanes sum the products of each entry
 var<workgroup> delta: array<f32, MAX_ENTRIES>;
+var<workgroup> products: array<f32, LANES * BATCH>;
+
+fn factor(e: u32, n: u32) -> f32 {
+  if (entry[e].mode > 3u || n < entry[e].after) { return 0.0; }
+  if (entry[e].decay == 0u) { return 1.0; }
+  return saturate(1.0 - f32(n - entry[e].after) / f32(entry[e].decay));
+}
+
+fn is_needed(e: u32, n: u32) -> bool {
+  return entry[e].slot < u.n_captured || factor(e, n) > 0.0;
+}
 
 fn change(act: f32, mode: u32, value: f32) -> f32 {
   switch mode {
@@ -23,25 +49,89 @@ fn change(act: f32, mode: u32, value: f32) -> f32 {
   }
 }
 
+// Where the rows of four entries start.
+fn four_rows(e: u32) -> vec4<u32> {
+  return vec4<u32>(entry[e].row, entry[e + 1u].row, entry[e + 2u].row, entry[e + 3u].row) * u.d_model;
+}
+
+// This lane's share of the dot products of entries [e, e + n) with the row of x at `at`.
+fn multiply(e: u32, n: u32, reply: u32, at: u32, lane: u32) {
+  var i = 0u;
+  for (; i + 4u <= n; i += 4u) {
+    let first = e + i;
+    if (!(is_needed(first, reply) || is_needed(first + 1u, reply) || is_needed(first + 2u, reply) ||
+        is_needed(first + 3u, reply))) { continue; }
+    let row = four_rows(first);
+    var sums = vec4<f32>();
+    for (var j = lane; j < u.d_model; j += LANES) {
+      sums += x[at + j] * vec4<f32>(W_enc[row.x + j], W_enc[row.y + j], W_enc[row.z + j], W_enc[row.w + j]);
+    }
+    products[i * LANES + lane] = sums.x;
+    products[(i + 1u) * LANES + lane] = sums.y;
+    products[(i + 2u) * LANES + lane] = sums.z;
+    products[(i + 3u) * LANES + lane] = sums.w;
+  }
+  for (; i < n; i++) {
+    if (!is_needed(e + i, reply)) { continue; }
+    let row = entry[e + i].row * u.d_model;
+    var sum = 0.0;
+    for (var j = lane; j < u.d_model; j += LANES) { sum += x[at + j] * W_enc[row + j]; }
+    products[i * LANES + lane] = sum;
+  }
+}
+
+// The change of one entry, from the eight sums of its products; stores the activation where it is asked for.
+fn finish(e: u32, i: u32, t: u32, reply: u32) -> f32 {
+  var pre = entry[e].b_enc;
+  for (var k = 0u; k < 8u; k++) { pre += products[i * LANES + k]; }
+  let act = select(pre, 0.0, pre <= entry[e].threshold); // NaN is not below, and stays
+  if (entry[e].slot < u.n_captured) { acts[t * u.n_captured + entry[e].slot] = act; }
+  let f = factor(e, reply);
+  if (f > 0.0) { return f * change(act, entry[e].mode, entry[e].value); }
+  return 0.0;
+}
+
+fn is_zero(d: f32) -> bool { return (bitcast<u32>(d) << 1u) == 0u; } // by its bits: a NaN is not
+
+// Adds the changes of `count` entries from `first` on to this lane's columns of the row of x at `at`.
+fn update(first: u32, count: u32, at: u32, lane: u32) {
+  var i = 0u;
+  for (; i + 4u <= count; i += 4u) {
+    let d = vec4<f32>(delta[i], delta[i + 1u], delta[i + 2u], delta[i + 3u]);
+    if (is_zero(d.x) && is_zero(d.y) && is_zero(d.z) && is_zero(d.w)) { continue; }
+    let row = four_rows(first + i);
+    for (var j = lane; j < u.d_model; j += LANES) {
+      x[at + j] += dot(d, vec4<f32>(W_dec[row.x + j], W_dec[row.y + j], W_dec[row.z + j], W_dec[row.w + j]));
+    }
+  }
+  for (; i < count; i++) {
+    let d = delta[i];
+    if (is_zero(d)) { continue; }
+    let row = entry[first + i].row * u.d_model;
+    for (var j = lane; j < u.d_model; j += LANES) { x[at + j] += d * W_dec[row + j]; }
+  }
+}
+
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n_wg: vec3<u32>,
     @builtin(local_invocation_index) lane: u32) {
   let t = wg.y * n_wg.x + wg.x;
   if (t >= u.T) { return; }
-  let range = ranges[t];
-  if (range.x >= range.y) { return; }
-  let row = t * u.d_model;
-  for (var e = range.x; e < range.y; e++) {
-    var products = 0.0;
-    for (var j = lane; j < u.d_model; j += 64u) { products += W_enc[e * u.d_model + j] * x[row + j]; }
-    let pre = sum_lanes(products, lane) + bitcast<f32>(entry[e].x);
-    let act = select(pre, 0.0, pre <= bitcast<f32>(entry[e].w)); // NaN is not below, and stays
-    if (lane == 0u) { delta[e - range.x] = change(act, entry[e].y, bitcast<f32>(entry[e].z)); }
+  let token = tokens[t];
+  let at = t * u.d_model;
+  for (var first = token.x; first < token.y; first += BATCH) {
+    let n = min(BATCH, token.y - first);
+    multiply(first, n, token.z, at, lane);
+    workgroupBarrier();
+    let share = lane / 8u * LANES + lane % 8u;
+    if (lane / 8u < n) {
+      var sum = 0.0;
+      for (var k = 0u; k < LANES; k += 8u) { sum += products[share + k]; }
+      products[share] = sum;
+    }
+    workgroupBarrier();
+    if (lane < n) { delta[first - token.x + lane] = finish(first + lane, lane, t, token.z); }
+    workgroupBarrier();
   }
-  workgroupBarrier();
-  for (var j = lane; j < u.d_model; j += 64u) {
-    var sum = x[row + j];
-    for (var e = range.x; e < range.y; e++) { sum += delta[e - range.x] * W_dec[e * u.d_model + j]; }
-    x[row + j] = sum;
-  }
+  if (token.x < token.y) { update(token.x, token.y - token.x, at, lane); }
 }

@@ -69,7 +69,6 @@ class Decoder implements Disposable {
   readonly #owned: DisposableStack;
   readonly #cache: KvCache;
   readonly #work: Workspace;
-  readonly #ranges: Tensor; // u32 [tokens of a pass, 2]
   readonly #sampler: Sampler;
   readonly #lastResid: Tensor; // f32 [requests, d_model]: the stream at each prompt's last token
   readonly #normed: Tensor; // f32 [requests, d_model]
@@ -107,7 +106,6 @@ class Decoder implements Disposable {
     this.#work = owned.use(new Workspace(gpu, config, most));
     const tensor = (label: string, dtype: "f32" | "u32", shape: number[]) =>
       owned.use(gpu.tensor(label, dtype, shape));
-    this.#ranges = tensor("steered.ranges", "u32", [most, 2]);
     this.#sampler = owned.use(new Sampler(gpu, config.vocab_size, n));
     for (const [request, { sampling, prompt }] of requests.entries()) {
       this.#sampler.begin(request, sampling, prompt);
@@ -236,23 +234,18 @@ class Decoder implements Disposable {
     this.#work.load(batch);
     const { steering } = this.#options;
     if (!steering) return;
-    const ranges: number[] = [];
-    for (const [i, { ids }] of parts.entries()) {
+    steering.loadPass(parts.flatMap(({ ids }, i) => {
       const { steeringSet } = this.#requests[rows[i]!.request]!;
-      const range = steering.range(isSteered ? steeringSet : undefined);
-      for (let j = 0; j < ids.length; j++) ranges.push(...range);
-    }
-    this.#ranges.rows(0, batch.ids.length).write(Uint32Array.from(ranges));
+      const set = isSteered ? steeringSet : undefined;
+      return Array.from(ids, () => ({ set, n: this.#nGenerated }));
+    }));
   }
 
   /** The blocks, with steering; the residual stream of the pass. */
   #forward(rec: Recorder): Tensor {
     const { steering } = this.#options;
     return this.#model.forward(rec, this.#work, this.#cache, {
-      hook: (rec, layer, resid) => {
-        if (steering?.layer !== layer) return;
-        steering.run(rec, resid, this.#ranges.rows(0, resid.nRows));
-      },
+      hook: (rec, layer, resid) => steering?.run(rec, layer, resid),
     });
   }
 

@@ -61,9 +61,10 @@ export function checkRequests(
       `Cannot generate ${requests.length} replies at once: expected at most ${most}, as their logits must fit into the adapter's binding limit: ask for fewer at a time`,
     );
   }
-  if (steering && steering.layer >= model.nLayers) {
+  const deepest = steering?.layers.at(-1) ?? 0;
+  if (deepest >= model.nLayers) {
     throw new RangeError(
-      `Cannot steer after block ${steering.layer}: expected a layer from 0 to ${
+      `Cannot steer after block ${deepest}: expected a layer from 0 to ${
         model.nLayers - 1
       }, as the model has ${model.nLayers}`,
     );
@@ -75,7 +76,9 @@ export function checkRequests(
         `Cannot steer by set ${request.steeringSet}: expected a steering bank: got none`,
       );
     }
-    steering?.range(request.steeringSet);
+    if (request.steeringSet !== undefined) {
+      steering?.watchedOf(request.steeringSet); // throws where there is no such set
+    }
   }
 }
 

@@ -47,16 +47,12 @@ export async function streams(
     f32("final_norm", config.d_model),
   ];
   const logits = f32("logits", config.vocab_size);
-  const [begin, end] = bank?.range(0) ?? [0, 0];
-  const ranges = owned.use(gpu.tensor("steered.ranges", "u32", [T, 2]));
-  ranges.write(
-    Uint32Array.from({ length: 2 * T }, (_, i) => i % 2 === 0 ? begin : end),
-  );
+  bank?.loadPass(Array.from({ length: T }, () => ({ set: 0, n: 0 })));
   work.load(batch);
   gpu.record("verify", (rec) => {
     const resid = model.forward(rec, work, cache, {
       hook: (rec, l, resid) => {
-        if (bank?.layer === l) bank.run(rec, resid, ranges);
+        bank?.run(rec, l, resid);
         rec.copy(resid, captured[l]!);
       },
     });

@@ -17,9 +17,9 @@ import type { Tokenizer } from "../core/tokenizer.ts";
 import type { Gpu } from "../gpu/mod.ts";
 import type { Sampling } from "../steer/generate.ts";
 import {
+  checkSteering,
   formatIntervention,
   type Intervention,
-  kernelStrengths,
   parseIntervention,
   STEER_MODE_NAMES,
   SteeringBank,
@@ -223,7 +223,7 @@ export class Steering {
 
   /** Throws unless the SAE can be steered so. */
   async check(interventions: readonly Intervention[]): Promise<void> {
-    await kernelStrengths(this.sae, interventions);
+    await checkSteering([this], interventions);
   }
 
   /** Puts interventions on the GPU, as set 0. */

@@ -12,6 +12,8 @@ export interface PassSteering {
   readonly bank: SteeringBank;
   /** Positions before it are left alone. */
   readonly fromPosition: number;
+  /** Tokens before the reply, for schedules; all when absent. */
+  readonly nPrompt?: number;
 }
 
 /** Logits of all tokens of whole sequences, f32 `[T, vocab]`, tokens one after the other. */
@@ -31,26 +33,16 @@ export async function fullPass(
   });
   using normed = gpu.tensor("normed", "f32", [T, config.d_model]);
   using logits = gpu.tensor("logits", "f32", [T, config.vocab_size]);
-  const rangeOf = (position: number): readonly [number, number] =>
-    steering && position >= steering.fromPosition
-      ? steering.bank.range(0)
-      : [0, 0];
-  using ranges = gpu.upload(
-    "ranges",
-    "u32",
-    [T, 2],
-    Uint32Array.from(
-      sequences.flatMap((ids) => ids.flatMap((_, i) => rangeOf(i))),
-    ),
-  );
+  steering?.bank.loadPass(sequences.flatMap((ids) =>
+    ids.map((_, i) => ({
+      set: i >= steering.fromPosition ? 0 : undefined,
+      n: Math.max(0, i + 1 - (steering.nPrompt ?? i + 1)),
+    }))
+  ));
   work.load(batch);
   gpu.record("full pass", (rec) => {
     const resid = model.forward(rec, work, cache, {
-      hook: (rec, layer, resid) => {
-        if (steering?.bank.layer === layer) {
-          steering.bank.run(rec, resid, ranges);
-        }
-      },
+      hook: (rec, layer, resid) => steering?.bank.run(rec, layer, resid),
     });
     model.finalNorm(rec, resid, normed);
     model.logits(rec, normed, logits);

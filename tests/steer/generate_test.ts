@@ -154,7 +154,7 @@ Deno.test("generate() refuses what it cannot do in one line, and holds no memory
   using deep = await SteeringBank.load(
     model.gpu,
     await SaeFile.open(directory(path(`fixtures/${MHA.name}`)), { layer: 4 }),
-    [[]],
+    [[{ feature: 0, mode: "add", strength: 1, unit: "absolute" }]],
     { layer: 4 },
   );
   await rejectsInOneLine(
@@ -186,31 +186,33 @@ Deno.test("generate() stops with one line when steering makes the logits infinit
     ),
   };
   const sae = await SaeFile.open(memoryFolder("huge", files), { layer: 1 });
-  using bank = await SteeringBank.load(
-    model.gpu,
-    sae,
-    [[{ feature: 0, mode: "add", strength: 1e10, unit: "absolute" }]],
-    { layer: 1 },
-  );
   const before = model.gpu.allocatedBytes;
-  for (const positions of ["all", "generated"] as const) {
-    const arrived: number[] = [];
-    await rejectsInOneLine(
-      () =>
-        generate(
-          model,
-          [{ prompt: [5, 6], sampling: GREEDY, steeringSet: 0 }],
-          {
-            maxNewTokens: 20,
-            ...NO_STOP,
-            steering: bank,
-            positions,
-            onTokens: (_, ids) => arrived.push(...ids),
-          },
-        ),
-      /^Error: Cannot choose the next token: expected finite logits: .*: steer less strongly$/,
+  {
+    using bank = await SteeringBank.load(
+      model.gpu,
+      sae,
+      [[{ feature: 0, mode: "add", strength: 1e10, unit: "absolute" }]],
+      { layer: 1 },
     );
-    assert.equal(arrived.length, positions === "all" ? 0 : 1);
+    for (const positions of ["all", "generated"] as const) {
+      const arrived: number[] = [];
+      await rejectsInOneLine(
+        () =>
+          generate(
+            model,
+            [{ prompt: [5, 6], sampling: GREEDY, steeringSet: 0 }],
+            {
+              maxNewTokens: 20,
+              ...NO_STOP,
+              steering: bank,
+              positions,
+              onTokens: (_, ids) => arrived.push(...ids),
+            },
+          ),
+        /^Error: Cannot choose the next token: expected finite logits: .*: steer less strongly$/,
+      );
+      assert.equal(arrived.length, positions === "all" ? 0 : 1);
+    }
   }
   assert.equal(model.gpu.allocatedBytes, before);
 });

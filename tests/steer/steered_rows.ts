@@ -76,13 +76,8 @@ export async function steered(
   const gpu = await testGpu();
   using bank = await SteeringBank.load(gpu, sae, sets, { layer: 0, encoding });
   using resid: Tensor = gpu.floats("resid", [setOfRow.length, D_MODEL], x);
-  using ranges = gpu.upload(
-    "ranges",
-    "u32",
-    [setOfRow.length, 2],
-    Uint32Array.from(setOfRow.flatMap((set) => bank.range(set))),
-  );
-  gpu.record("steer", (rec) => bank.run(rec, resid, ranges));
+  bank.loadPass(setOfRow.map((set) => ({ set, n: 0 })));
+  gpu.record("steer", (rec) => bank.run(rec, 0, resid));
   return await gpu.read(resid);
 }
 
