@@ -60,7 +60,7 @@ export {
   Workspace,
 } from "./core/olmo2.ts";
 export { type LoadOptions } from "./core/olmo2_weights.ts";
-export { KvCache, type KvCacheOptions } from "./core/kv_cache.ts";
+export { KvCache, type KvCacheOptions, PAGE_TOKENS } from "./core/kv_cache.ts";
 export {
   type SequencePart,
   type TokenBatch,

@@ -7,7 +7,7 @@ import { matmul } from "../kernels/matmul.ts";
 import { qkNormRope } from "../kernels/qk_norm_rope.ts";
 import { rmsNorm } from "../kernels/rms_norm.ts";
 import { siluMul } from "../kernels/silu_mul.ts";
-import type { KvCache } from "./kv_cache.ts";
+import { type KvCache, PAGE_TOKENS } from "./kv_cache.ts";
 import type { Olmo2Config } from "./olmo2_config.ts";
 import {
   layerShapes,
@@ -181,7 +181,7 @@ export class Olmo2 implements Disposable {
   ): void {
     const { n_heads, n_kv_heads, d_head, rms_norm_eps } = this.config;
     const { resid, qkv, q, z, blockOut, places } = work.tokens;
-    const [K, V] = [cache.keys(l), cache.values(l)];
+    const [K, V, pages] = [cache.keys(l), cache.values(l), cache.table];
     const [d_q, d_kv] = [n_heads * d_head, n_kv_heads * d_head];
     matmul(rec, { layout: "mk,nk", A: resid, B: layer.W_qkv, C: qkv });
     qkNormRope.run(rec, {
@@ -189,6 +189,7 @@ export class Olmo2 implements Disposable {
       qk_norm: layer.qk_norm,
       rope: this.#rope,
       places,
+      pages,
       q,
       K,
       V,
@@ -196,14 +197,20 @@ export class Olmo2 implements Disposable {
       d_q,
       d_kv,
       d_head,
+      PAGE_TOKENS,
       eps: rms_norm_eps,
     });
     // A graphics card needs thousands of invocations; a software driver would rather not join lanes.
     const isFew = !this.gpu.isSoftware && resid.nRows * n_heads < 4096;
-    (isFew ? attentionWide : attention).run(rec, { q, K, V, places, z }, {
-      D4: d_head / 4,
-      scale: 1 / Math.sqrt(d_head),
-    });
+    (isFew ? attentionWide : attention).run(
+      rec,
+      { q, K, V, places, pages, z },
+      {
+        D4: d_head / 4,
+        PAGE_TOKENS,
+        scale: 1 / Math.sqrt(d_head),
+      },
+    );
     matmul(rec, { layout: "mk,nk", A: z, B: layer.W_o, C: blockOut });
   }
 

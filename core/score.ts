@@ -12,7 +12,7 @@ export interface ScoringPass {
   readonly layer: number;
   /** f32 `[T, d_model]` */
   readonly resid: Tensor;
-  /** u32 `[T, 2]`: cache base and position of each token. */
+  /** u32 `[T, 2]`: row of the cache and position of each token. */
   readonly places: Tensor;
   /** Index of the pass's first sequence among all sequences. */
   readonly firstSequence: number;
@@ -104,7 +104,7 @@ class Scorer implements Disposable {
     const tensor = (label: string, dtype: "f32" | "u32", shape: number[]) =>
       owned.use(gpu.tensor(label, dtype, shape));
     const cache = {
-      nSlots: maxTokens,
+      nRows: 1,
       nLayers: model.nLayers,
       isShared: true,
     };
@@ -133,6 +133,7 @@ class Scorer implements Disposable {
     const batch = wholeSequences(config, sequences);
     const T = batch.ids.length;
     this.#work.load(batch);
+    this.#cache.fit(sequences.map((ids) => ids.length));
     this.#targets.rows(0, T).write(
       successors(batch.ids, batch.places, config.vocab_size),
     );

@@ -2,13 +2,13 @@ import type { Olmo2Config } from "./olmo2_config.ts";
 
 /**
  * Tokens of one forward pass: sequences of any lengths, one after the other,
- * without padding. Token t belongs to the sequence whose cache starts at slot
- * `places[2t]`, and stands at position `places[2t + 1]` in it.
+ * without padding. Token t belongs to the sequence in row `places[2t]` of the
+ * cache, and stands at position `places[2t + 1]` in it.
  */
 export interface TokenBatch {
   /** Token ids, `[T]`. */
   readonly ids: Uint32Array<ArrayBuffer>;
-  /** Cache base and position of each token, `[T, 2]`. */
+  /** Row of the cache and position of each token, `[T, 2]`. */
   readonly places: Uint32Array<ArrayBuffer>;
 }
 
@@ -16,8 +16,8 @@ export interface TokenBatch {
 export interface SequencePart {
   /** Token ids in order. */
   readonly ids: ArrayLike<number>;
-  /** First cache slot of the sequence. */
-  readonly base: number;
+  /** The sequence's row of the cache. */
+  readonly row: number;
   /** Position of the first of `ids` in the sequence; 0 unless earlier tokens are cached. */
   readonly position: number;
 }
@@ -46,33 +46,38 @@ export function tokenBatch(
         `Cannot run a sequence of ${length} tokens: the model's context is ${config.context_length}: shorten it`,
       );
     }
+    checkTokenIds(part.ids, config.vocab_size);
     for (let i = 0; i < part.ids.length; i++, t++) {
-      const id = part.ids[i]!;
-      if (!(Number.isInteger(id) && id >= 0 && id < config.vocab_size)) {
-        throw new RangeError(
-          `Cannot run token ${id}: expected an id from 0 to ${
-            config.vocab_size - 1
-          }`,
-        );
-      }
-      ids[t] = id;
-      places[2 * t] = part.base;
+      ids[t] = part.ids[i]!;
+      places[2 * t] = part.row;
       places[2 * t + 1] = part.position + i;
     }
   }
   return { ids, places };
 }
 
-/** Whole sequences, each in as many slots as it has tokens. */
+/**
+ * Checks that a model has these tokens.
+ * @throws {RangeError} If one is not in the vocabulary.
+ */
+export function checkTokenIds(
+  ids: ArrayLike<number>,
+  vocabSize: number,
+): void {
+  for (let i = 0; i < ids.length; i++) {
+    const id = ids[i]!;
+    if (Number.isInteger(id) && id >= 0 && id < vocabSize) continue;
+    throw new RangeError(
+      `Cannot run token ${id}: expected an id from 0 to ${vocabSize - 1}`,
+    );
+  }
+}
+
+/** Whole sequences, in rows 0, 1, … of the cache. */
 export function wholeSequences(
   config: Olmo2Config,
   sequences: readonly ArrayLike<number>[],
 ): TokenBatch {
-  let base = 0;
-  const parts = sequences.map((ids) => {
-    const part = { ids, base, position: 0 };
-    base += ids.length;
-    return part;
-  });
+  const parts = sequences.map((ids, row) => ({ ids, row, position: 0 }));
   return tokenBatch(config, parts);
 }

@@ -9,7 +9,13 @@ export const attentionWide = defineKernel({
   wgsl,
   helpers: [reduce],
   bindings: attention.spec.bindings,
-  consts: ["D4"],
-  uniforms: { T: "u32", d_q: "u32", d_kv: "u32", scale: "f32" },
+  consts: ["D4", "PAGE_TOKENS"],
+  uniforms: {
+    T: "u32",
+    d_q: "u32",
+    d_kv: "u32",
+    pages_per_row: "u32",
+    scale: "f32",
+  },
   workgroups: ({ T, d_q, D4 }) => [T, d_q / (4 * D4), 1],
 });

@@ -1,7 +1,7 @@
 // x[t, :] = source[min(t, rows - 1), :]   for tokens at position ≥ first_position; one row of source serves all tokens
 // One invocation per element of x.
 @group(0) @binding(0) var<storage, read> source: array<f32>;       // [rows, d_model], rows = T or 1
-@group(0) @binding(1) var<storage, read> places: array<vec2<u32>>; // [T]: base, position
+@group(0) @binding(1) var<storage, read> places: array<vec2<u32>>; // [T]: row, position
 @group(0) @binding(2) var<storage, read_write> x: array<f32>;      // [T, d_model]
 struct Uniforms { T: u32, d_model: u32, rows: u32, first_position: u32 }
 @group(0) @binding(3) var<uniform> u: Uniforms;

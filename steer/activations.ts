@@ -160,7 +160,7 @@ class SparseEncoder implements Disposable {
     const tensor = (label: string, dtype: "f32" | "u32", shape: number[]) =>
       owned.use(gpu.tensor(label, dtype, shape));
     this.#work = owned.use(new Workspace(gpu, config, nTokens));
-    const cache = { nSlots: nTokens, nLayers: 1, isShared: true };
+    const cache = { nRows: 1, nLayers: 1, isShared: true };
     this.#cache = owned.use(new KvCache(gpu, config, cache));
     this.#rows = tensor("rows", "u32", [nTokens]);
     this.#x = tensor("x", "f32", [nTokens, d_model]);
@@ -178,6 +178,7 @@ class SparseEncoder implements Disposable {
   ): Promise<SparseActivations> {
     const batch = wholeSequences(this.#model.config, sequences);
     this.#work.load(batch);
+    this.#cache.fit(sequences.map((ids) => ids.length));
     const rows = Uint32Array.from(batch.ids.keys())
       .filter((t) => batch.places[2 * t + 1]! >= skipFirst);
     if (rows.length === 0) return csr(new Uint32Array(0), 0, 1);

@@ -3,6 +3,7 @@
  * @module
  */
 import type { Olmo2 } from "../core/olmo2.ts";
+import { checkTokenIds } from "../core/token_batch.ts";
 import type { SteeringBank } from "./interventions.ts";
 import { checkSamplingSettings, type Sampling } from "./sampling.ts";
 
@@ -41,62 +42,69 @@ export interface GenerateOptions {
   readonly signal?: AbortSignal;
 }
 
+/** Rows of logits that the adapter binds at once. */
+export function mostRows({ gpu, config }: Olmo2): number {
+  const { maxStorageBufferBindingSize } = gpu.limits;
+  return Math.floor(maxStorageBufferBindingSize / (4 * config.vocab_size));
+}
+
 /** Throws unless the model can generate what is asked for. */
 export function checkRequests(
   model: Olmo2,
   requests: readonly GenerateRequest[],
   { maxNewTokens, steering }: GenerateOptions,
 ): void {
+  for (const request of requests) {
+    checkRequest(model, request, maxNewTokens, steering);
+  }
+}
+
+/** Throws unless the model can generate a reply of up to `maxNewTokens` tokens. */
+export function checkRequest(
+  model: Olmo2,
+  { prompt, sampling, steeringSet }: GenerateRequest,
+  maxNewTokens: number,
+  steering: SteeringBank | undefined,
+): void {
+  const { context_length, vocab_size } = model.config;
   if (!Number.isSafeInteger(maxNewTokens) || maxNewTokens < 0) {
     throw new RangeError(
       `Cannot generate: expected a whole number of new tokens, 0 or more: got ${maxNewTokens}`,
     );
   }
-  const most = Math.floor(
-    model.gpu.limits.maxStorageBufferBindingSize /
-      (4 * model.config.vocab_size),
-  );
-  if (requests.length > most) {
-    throw new RangeError(
-      `Cannot generate ${requests.length} replies at once: expected at most ${most}, as their logits must fit into the adapter's binding limit: ask for fewer at a time`,
-    );
-  }
-  const deepest = steering?.layers.at(-1) ?? 0;
-  if (deepest >= model.nLayers) {
-    throw new RangeError(
-      `Cannot steer after block ${deepest}: expected a layer from 0 to ${
-        model.nLayers - 1
-      }, as the model has ${model.nLayers}`,
-    );
-  }
-  for (const request of requests) {
-    checkRequest(model, request, maxNewTokens);
-    if (request.steeringSet !== undefined && !steering) {
-      throw new RangeError(
-        `Cannot steer by set ${request.steeringSet}: expected a steering bank: got none`,
-      );
-    }
-    if (request.steeringSet !== undefined) {
-      steering?.watchedOf(request.steeringSet); // throws where there is no such set
-    }
-  }
-}
-
-function checkRequest(
-  model: Olmo2,
-  { prompt, sampling }: GenerateRequest,
-  maxNewTokens: number,
-): void {
   if (prompt.length === 0) {
     throw new RangeError(
       "Cannot generate: expected a prompt of at least one token: got none",
     );
   }
-  const { context_length } = model.config;
   if (prompt.length + maxNewTokens > context_length) {
     throw new RangeError(
       `Cannot generate ${maxNewTokens} tokens after a prompt of ${prompt.length}: the model's context is ${context_length}: shorten the prompt or ask for fewer tokens`,
     );
   }
-  checkSamplingSettings(sampling, model.config.vocab_size);
+  checkTokenIds(prompt, vocab_size);
+  checkSamplingSettings(sampling, vocab_size);
+  if (steeringSet !== undefined) {
+    checkSteeringSet(model, steeringSet, steering);
+  }
+}
+
+function checkSteeringSet(
+  { nLayers }: Olmo2,
+  set: number,
+  steering: SteeringBank | undefined,
+): void {
+  if (!steering) {
+    throw new RangeError(
+      `Cannot steer by set ${set}: expected a steering bank: got none`,
+    );
+  }
+  steering.watchedOf(set); // throws where there is no such set
+  const deepest = steering.layers.at(-1) ?? 0;
+  if (deepest < nLayers) return;
+  throw new RangeError(
+    `Cannot steer after block ${deepest}: expected a layer from 0 to ${
+      nLayers - 1
+    }, as the model has ${nLayers}`,
+  );
 }

@@ -56,8 +56,14 @@ export class Sampler implements Disposable {
   /**
    * A row begins a reply with these settings, which `checkSamplingSettings` has checked.
    * @param prompt Token ids, for the repetition penalty.
+   * @param reply Token ids of a reply that goes on; none when absent.
    */
-  begin(row: number, sampling: Sampling, prompt: readonly number[]): void {
+  begin(
+    row: number,
+    sampling: Sampling,
+    prompt: readonly number[],
+    reply: readonly number[] = [],
+  ): void {
     this.#samplings[row] = sampling;
     if (!hasPenalty(sampling)) return;
     const nRows = this.#samplings.length;
@@ -67,6 +73,7 @@ export class Sampler implements Disposable {
     this.#penalties ??= table("penalties", 5);
     const counts = new Uint32Array(this.#vocab);
     for (const token of prompt) counts[token] = IN_PROMPT;
+    for (const token of reply) counts[token]!++;
     this.#counts.write(counts, row);
   }
 

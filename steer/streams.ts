@@ -33,7 +33,7 @@ export async function streams(
   const work = owned.use(new Workspace(gpu, config, T));
   const cache = owned.use(
     new KvCache(gpu, config, {
-      nSlots: T,
+      nRows: sequences.length,
       nLayers: model.nLayers,
       isShared: true,
     }),
@@ -49,6 +49,7 @@ export async function streams(
   const logits = f32("logits", config.vocab_size);
   bank?.loadPass(Array.from({ length: T }, () => ({ set: 0, n: 0 })));
   work.load(batch);
+  cache.fit(sequences.map((ids) => ids.length));
   gpu.record("verify", (rec) => {
     const resid = model.forward(rec, work, cache, {
       hook: (rec, l, resid) => {

@@ -105,11 +105,12 @@ async function benchModel(gpu: Gpu, model: Olmo2, rng: Rng): Promise<Rate[]> {
   const T = batch.ids.length;
   using work = new Workspace(gpu, config, T);
   using cache = new KvCache(gpu, config, {
-    nSlots: T,
+    nRows: sequences.length,
     nLayers: model.nLayers,
     isShared: true,
   });
   work.load(batch);
+  cache.fit(sequences.map((ids) => ids.length));
   const ms = await leastTime(gpu, 3, 1, (rec) => {
     model.forward(rec, work, cache);
   });

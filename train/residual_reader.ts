@@ -52,7 +52,7 @@ export class ResidualReader implements Disposable {
     this.#work = owned.use(new Workspace(gpu, config, maxTokens));
     this.#cache = owned.use(
       new KvCache(gpu, config, {
-        nSlots: maxTokens,
+        nRows: 1,
         nLayers: layer + 1,
         // Nothing follows a pass, so the blocks need not keep their keys.
         isShared: true,
@@ -94,6 +94,7 @@ export class ResidualReader implements Disposable {
     const batch = wholeSequences(this.model.config, sequences);
     const T = batch.ids.length;
     this.#work.load(batch);
+    this.#cache.fit(sequences.map((ids) => ids.length));
     this.#nTokens = T;
     this.#gpu.record(`read ${this.hookPoint}`, (rec) => {
       const resid = this.#olmo2.forward(rec, this.#work, this.#cache);

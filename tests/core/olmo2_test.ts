@@ -26,13 +26,14 @@ async function logitsOf(
   const T = batch.ids.length;
   using work = new Workspace(gpu, config, T);
   using cache = new KvCache(gpu, config, {
-    nSlots: T,
+    nRows: sequences.length,
     nLayers: model.nLayers,
     isShared: true,
   });
   using normed = gpu.tensor("final_norm", "f32", [T, config.d_model]);
   using logits = gpu.tensor("logits", "f32", [T, config.vocab_size]);
   work.load(batch);
+  cache.fit(sequences.map((ids) => ids.length));
   gpu.record("test", (rec) => {
     model.finalNorm(rec, model.forward(rec, work, cache), normed);
     model.logits(rec, normed, logits);
@@ -72,11 +73,12 @@ Deno.test("Olmo2 keys at earlier positions are those that the cache holds", asyn
   using model = await Olmo2.load(gpu, await openCheckpoint(MHA), config);
   using work = new Workspace(gpu, config, 8);
   using cache = new KvCache(gpu, config, {
-    nSlots: 16,
+    nRows: 2,
     nLayers: model.nLayers,
     isShared: false,
   });
   const ids = [5, 9, 2, 7, 30];
+  assert.ok(cache.reserve(0, 5) && cache.reserve(1, 5));
   const last = async (parts: Parameters<typeof tokenBatch>[1]) => {
     work.load(tokenBatch(config, parts));
     gpu.record("test", (rec) => {
@@ -85,9 +87,9 @@ Deno.test("Olmo2 keys at earlier positions are those that the cache holds", asyn
     const resid = await gpu.read(work.tokens.resid);
     return resid.slice(-config.d_model);
   };
-  const whole = await last([{ ids, base: 0, position: 0 }]);
-  await last([{ ids: ids.slice(0, 3), base: 7, position: 0 }]);
-  const continued = await last([{ ids: ids.slice(3), base: 7, position: 3 }]);
+  const whole = await last([{ ids, row: 0, position: 0 }]);
+  await last([{ ids: ids.slice(0, 3), row: 1, position: 0 }]);
+  const continued = await last([{ ids: ids.slice(3), row: 1, position: 3 }]);
   assertClose(continued, whole, {
     atol: 1e-6,
     rtol: 1e-5,

@@ -54,23 +54,22 @@ export interface AttentionSizes {
 }
 
 /**
- * z of one token: every query head attends to cache slots base .. base + position
- * of the key-value head that its group shares. K and V are `[slots, d_kv]`.
+ * z of one token: every query head attends to the given slots of the cache, in
+ * the key-value head that its group shares. K and V are `[slots, d_kv]`.
  */
 export function attentionReference(
   q: ArrayLike<number>,
   K: ArrayLike<number>,
   V: ArrayLike<number>,
-  [base, position]: readonly [number, number],
+  slots: readonly number[],
   { d_q, d_kv, d_head }: AttentionSizes,
 ): Float64Array {
   const z = new Float64Array(d_q);
   const queriesPerKey = d_q / d_kv;
   for (let head = 0; head < d_q / d_head; head++) {
     const kvHead = Math.floor(head / queriesPerKey);
-    const at = (s: number, i: number) =>
-      (base + s) * d_kv + kvHead * d_head + i;
-    const scores = Array.from({ length: position + 1 }, (_, s) => {
+    const at = (s: number, i: number) => slots[s]! * d_kv + kvHead * d_head + i;
+    const scores = Array.from(slots.keys(), (s) => {
       let score = 0;
       for (let i = 0; i < d_head; i++) {
         score += q[head * d_head + i]! * K[at(s, i)]!;

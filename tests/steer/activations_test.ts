@@ -86,10 +86,11 @@ async function readHook(
   const { gpu, config } = model;
   const T = ids.length;
   using work = new Workspace(gpu, config, T);
-  const options = { nSlots: T, nLayers: LAYER + 1, isShared: false };
+  const options = { nRows: 1, nLayers: LAYER + 1, isShared: false };
   using cache = new KvCache(gpu, config, options);
   using x = gpu.tensor("x", "f32", [T, config.d_model]);
   work.load(wholeSequences(config, [ids]));
+  cache.fit([T]);
   gpu.record("read", (rec) => {
     const resid = model.forward(rec, work, cache, { nLayers: LAYER + 1 });
     if (hookPoint.startsWith("final_norm")) model.finalNorm(rec, resid, x);

@@ -8,6 +8,8 @@ import { Olmo2 } from "../../core/olmo2.ts";
 import { readModelConfig } from "../../core/olmo2_config.ts";
 import { SaeFile } from "../../core/sae_file.ts";
 import { openCheckpoint, Safetensors } from "../../core/safetensors.ts";
+import { safetensorsChunks } from "../../core/safetensors_writer.ts";
+import { memoryFolder } from "../../core/source.ts";
 import type {
   GenerateOptions,
   GenerateRequest,
@@ -20,6 +22,7 @@ import gqaJson from "../fixtures/olmo2-gqa-bf16-sharded/expected.json" with {
 import mhaJson from "../fixtures/olmo2-mha-f32/expected.json" with {
   type: "json",
 };
+import { randomNormal } from "../assert_close.ts";
 import { testGpu } from "../gpu_for_tests.ts";
 
 /** A file or folder under tests. */
@@ -121,3 +124,27 @@ export const others = (sampling: Sampling): GenerateRequest[] =>
     prompt,
     sampling: { ...sampling, seed: 100 + i },
   }));
+
+/** An SAE of two features whose directions are so long that steering by them makes logits infinite. */
+export async function hugeSae(d_model: number): Promise<SaeFile> {
+  const d_sae = 2;
+  const weights = (name: string, shape: number[], scale: number) => {
+    const size = shape.reduce((product, n) => product * n, 1);
+    const bytes = new Uint8Array(randomNormal(size, 3, scale).buffer);
+    return { name, dtype: "F32" as const, shape, bytes };
+  };
+  const chunks = await Array.fromAsync(safetensorsChunks([
+    weights("encode.weight", [d_sae, d_model], 1),
+    weights("encode.bias", [d_sae], 1),
+    weights("decode.weight", [d_model, d_sae], 1e30),
+    weights("decode.bias", [d_model], 1),
+  ]));
+  const config = { input_size: d_model, hidden_size: d_sae };
+  const files = {
+    "sae_config.json": new TextEncoder().encode(JSON.stringify(config)),
+    "sae_weights.safetensors": new Uint8Array(
+      await new Blob(chunks as Uint8Array<ArrayBuffer>[]).arrayBuffer(),
+    ),
+  };
+  return await SaeFile.open(memoryFolder("huge", files), { layer: 1 });
+}

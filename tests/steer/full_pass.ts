@@ -27,7 +27,7 @@ export async function fullPass(
   const T = batch.ids.length;
   using work = new Workspace(gpu, config, T);
   using cache = new KvCache(gpu, config, {
-    nSlots: T,
+    nRows: sequences.length,
     nLayers,
     isShared: true,
   });
@@ -40,6 +40,7 @@ export async function fullPass(
     }))
   ));
   work.load(batch);
+  cache.fit(sequences.map((ids) => ids.length));
   gpu.record("full pass", (rec) => {
     const resid = model.forward(rec, work, cache, {
       hook: (rec, layer, resid) => steering?.bank.run(rec, layer, resid),

@@ -1,8 +1,6 @@
 import assert from "node:assert/strict";
 import { directory } from "../../core/files.ts";
 import { SaeFile } from "../../core/sae_file.ts";
-import { safetensorsChunks } from "../../core/safetensors_writer.ts";
-import { memoryFolder } from "../../core/source.ts";
 import {
   generate,
   type GenerateOptions,
@@ -11,9 +9,9 @@ import {
   type Sampling,
 } from "../../steer/generate.ts";
 import { SteeringBank } from "../../steer/interventions.ts";
-import { randomNormal } from "../assert_close.ts";
 import { rejectsInOneLine } from "../rejects_in_one_line.ts";
 import {
+  hugeSae,
   loadBank,
   loadModel,
   MHA,
@@ -165,27 +163,7 @@ Deno.test("generate() refuses what it cannot do in one line, and holds no memory
 
 Deno.test("generate() stops with one line when steering makes the logits infinite", async () => {
   using model = await loadModel(MHA);
-  const { d_model } = model.config;
-  const d_sae = 2;
-  const weights = (name: string, shape: number[], scale: number) => {
-    const size = shape.reduce((product, n) => product * n, 1);
-    const bytes = new Uint8Array(randomNormal(size, 3, scale).buffer);
-    return { name, dtype: "F32" as const, shape, bytes };
-  };
-  const chunks = await Array.fromAsync(safetensorsChunks([
-    weights("encode.weight", [d_sae, d_model], 1),
-    weights("encode.bias", [d_sae], 1),
-    weights("decode.weight", [d_model, d_sae], 1e30),
-    weights("decode.bias", [d_model], 1),
-  ]));
-  const config = { input_size: d_model, hidden_size: d_sae };
-  const files = {
-    "sae_config.json": new TextEncoder().encode(JSON.stringify(config)),
-    "sae_weights.safetensors": new Uint8Array(
-      await new Blob(chunks as Uint8Array<ArrayBuffer>[]).arrayBuffer(),
-    ),
-  };
-  const sae = await SaeFile.open(memoryFolder("huge", files), { layer: 1 });
+  const sae = await hugeSae(model.config.d_model);
   const before = model.gpu.allocatedBytes;
   {
     using bank = await SteeringBank.load(

@@ -179,9 +179,10 @@ async function meansOf(
   for await (const document of tokenized) {
     const T = document.ids.length;
     using work = new Workspace(gpu, config, T);
-    const size = { nSlots: T, nLayers: 4, isShared: true };
+    const size = { nRows: 1, nLayers: 4, isShared: true };
     using cache = new KvCache(gpu, config, size);
     work.load(wholeSequences(config, [document.ids]));
+    cache.fit([T]);
     gpu.record("read", (rec) => model.forward(rec, work, cache));
     const resid = await gpu.read(work.tokens.resid);
     for (const [t, of] of conceptsOfTokens(document).entries()) {

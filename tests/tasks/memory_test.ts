@@ -24,17 +24,15 @@ Deno.test("modelBytes() is what loading takes, but for norms in f32 and the rota
   }
 });
 
-Deno.test("passBytes() is what a workspace and its caches take, but for ids and places", async () => {
+Deno.test("passBytes() is what a workspace and its caches take, but for ids, places and the table of pages", async () => {
   const { config } = await openModelFolder(directory(MODEL));
-  const T = 100;
+  const T = 96; // whole pages
   for (const isShared of [true, false]) {
     using gpu = await testGpu({});
     using _work = new Workspace(gpu, config, T);
-    using _cache = new KvCache(gpu, config, {
-      nSlots: T,
-      nLayers: 5,
-      isShared,
-    });
-    equal(passBytes(config, T, isShared ? 1 : 5), gpu.allocatedBytes - 12 * T);
+    using cache = new KvCache(gpu, config, { nRows: 1, nLayers: 5, isShared });
+    cache.fit([T]);
+    const other = 12 * T + cache.table.byteLength;
+    equal(passBytes(config, T, isShared ? 1 : 5), gpu.allocatedBytes - other);
   }
 });
