@@ -15,20 +15,23 @@ struct Entry {
   slot: u32,  // from n_captured on: none
   row: u32,   // of W_enc and W_dec
 }
-@group(0) @binding(0) var<storage, read> W_enc: array<f32>;        // [rows, d_model]
-@group(0) @binding(1) var<storage, read> W_dec: array<f32>;        // [rows, d_model]
+@group(0) @binding(0) var<storage, read> W_enc: array<Value>;      // [rows, d_model]
+@group(0) @binding(1) var<storage, read> W_dec: array<Value>;      // [rows, d_model]
 @group(0) @binding(2) var<storage, read> entry: array<Entry>;      // [entries]
 @group(0) @binding(3) var<storage, read> tokens: array<vec4<u32>>; // [T]: first entry, one past the last, n, unused
-@group(0) @binding(4) var<storage, read_write> x: array<f32>;      // [T, d_model]
+@group(0) @binding(4) var<storage, read_write> x: array<Value>;    // [T, d_model]
 @group(0) @binding(5) var<storage, read_write> acts: array<f32>;   // [T, n_captured]; not touched when n_captured is 0
 struct Uniforms { T: u32, d_model: u32, n_captured: u32 }
 @group(0) @binding(6) var<uniform> u: Uniforms;
 
 const LANES = 64u;
 const MAX_ENTRIES = 2048u;
-const BATCH = 8u; // LANES / 8, so that eight lanes sum the products of each entry
+const BATCH = 8u;
+const SHARES = LANES / BATCH; // lanes that sum the products of one entry
 var<workgroup> delta: array<f32, MAX_ENTRIES>;
 var<workgroup> products: array<f32, LANES * BATCH>;
+
+fn row_length() -> u32 { return u.d_model / WIDTH; } // in Values
 
 fn factor(e: u32, n: u32) -> f32 {
   if (entry[e].mode > 3u || n < entry[e].after) { return 0.0; }
@@ -51,7 +54,7 @@ fn change(act: f32, mode: u32, value: f32) -> f32 {
 
 // Where the rows of four entries start.
 fn four_rows(e: u32) -> vec4<u32> {
-  return vec4<u32>(entry[e].row, entry[e + 1u].row, entry[e + 2u].row, entry[e + 3u].row) * u.d_model;
+  return vec4<u32>(entry[e].row, entry[e + 1u].row, entry[e + 2u].row, entry[e + 3u].row) * row_length();
 }
 
 // This lane's share of the dot products of entries [e, e + n) with the row of x at `at`.
@@ -62,28 +65,35 @@ fn multiply(e: u32, n: u32, reply: u32, at: u32, lane: u32) {
     if (!(is_needed(first, reply) || is_needed(first + 1u, reply) || is_needed(first + 2u, reply) ||
         is_needed(first + 3u, reply))) { continue; }
     let row = four_rows(first);
-    var sums = vec4<f32>();
-    for (var j = lane; j < u.d_model; j += LANES) {
-      sums += x[at + j] * vec4<f32>(W_enc[row.x + j], W_enc[row.y + j], W_enc[row.z + j], W_enc[row.w + j]);
+    var s0 = Value();
+    var s1 = Value();
+    var s2 = Value();
+    var s3 = Value();
+    for (var j = lane; j < row_length(); j += LANES) {
+      let value = x[at + j];
+      s0 += value * W_enc[row.x + j];
+      s1 += value * W_enc[row.y + j];
+      s2 += value * W_enc[row.z + j];
+      s3 += value * W_enc[row.w + j];
     }
-    products[i * LANES + lane] = sums.x;
-    products[(i + 1u) * LANES + lane] = sums.y;
-    products[(i + 2u) * LANES + lane] = sums.z;
-    products[(i + 3u) * LANES + lane] = sums.w;
+    products[i * LANES + lane] = total(s0);
+    products[(i + 1u) * LANES + lane] = total(s1);
+    products[(i + 2u) * LANES + lane] = total(s2);
+    products[(i + 3u) * LANES + lane] = total(s3);
   }
   for (; i < n; i++) {
     if (!is_needed(e + i, reply)) { continue; }
-    let row = entry[e + i].row * u.d_model;
-    var sum = 0.0;
-    for (var j = lane; j < u.d_model; j += LANES) { sum += x[at + j] * W_enc[row + j]; }
-    products[i * LANES + lane] = sum;
+    let row = entry[e + i].row * row_length();
+    var sum = Value();
+    for (var j = lane; j < row_length(); j += LANES) { sum += x[at + j] * W_enc[row + j]; }
+    products[i * LANES + lane] = total(sum);
   }
 }
 
-// The change of one entry, from the eight sums of its products; stores the activation where it is asked for.
+// The change of one entry, from the sums of its products; stores the activation where it is asked for.
 fn finish(e: u32, i: u32, t: u32, reply: u32) -> f32 {
   var pre = entry[e].b_enc;
-  for (var k = 0u; k < 8u; k++) { pre += products[i * LANES + k]; }
+  for (var k = 0u; k < SHARES; k++) { pre += products[i * LANES + k]; }
   let act = select(pre, 0.0, pre <= entry[e].threshold); // NaN is not below, and stays
   if (entry[e].slot < u.n_captured) { acts[t * u.n_captured + entry[e].slot] = act; }
   let f = factor(e, reply);
@@ -100,15 +110,15 @@ fn update(first: u32, count: u32, at: u32, lane: u32) {
     let d = vec4<f32>(delta[i], delta[i + 1u], delta[i + 2u], delta[i + 3u]);
     if (is_zero(d.x) && is_zero(d.y) && is_zero(d.z) && is_zero(d.w)) { continue; }
     let row = four_rows(first + i);
-    for (var j = lane; j < u.d_model; j += LANES) {
-      x[at + j] += dot(d, vec4<f32>(W_dec[row.x + j], W_dec[row.y + j], W_dec[row.z + j], W_dec[row.w + j]));
+    for (var j = lane; j < row_length(); j += LANES) {
+      x[at + j] += d.x * W_dec[row.x + j] + d.y * W_dec[row.y + j] + d.z * W_dec[row.z + j] + d.w * W_dec[row.w + j];
     }
   }
   for (; i < count; i++) {
     let d = delta[i];
     if (is_zero(d)) { continue; }
-    let row = entry[first + i].row * u.d_model;
-    for (var j = lane; j < u.d_model; j += LANES) { x[at + j] += d * W_dec[row + j]; }
+    let row = entry[first + i].row * row_length();
+    for (var j = lane; j < row_length(); j += LANES) { x[at + j] += d * W_dec[row + j]; }
   }
 }
 
@@ -118,15 +128,15 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n_wg: vec
   let t = wg.y * n_wg.x + wg.x;
   if (t >= u.T) { return; }
   let token = tokens[t];
-  let at = t * u.d_model;
+  let at = t * row_length();
   for (var first = token.x; first < token.y; first += BATCH) {
     let n = min(BATCH, token.y - first);
     multiply(first, n, token.z, at, lane);
     workgroupBarrier();
-    let share = lane / 8u * LANES + lane % 8u;
-    if (lane / 8u < n) {
+    let share = lane / SHARES * LANES + lane % SHARES;
+    if (lane / SHARES < n) {
       var sum = 0.0;
-      for (var k = 0u; k < LANES; k += 8u) { sum += products[share + k]; }
+      for (var k = 0u; k < LANES; k += SHARES) { sum += products[share + k]; }
       products[share] = sum;
     }
     workgroupBarrier();

@@ -1,6 +1,6 @@
 import type { SaeFile } from "../core/sae_file.ts";
 import type { Gpu, Recorder, Tensor } from "../gpu/mod.ts";
-import { ENTRY_WORDS, steer } from "../kernels/steer.ts";
+import { ENTRY_WORDS, steerKernel } from "../kernels/steer.ts";
 import type { Intervention } from "./interventions.ts";
 import {
   entryWords,
@@ -232,7 +232,7 @@ export class SteeringBank implements Disposable {
         `Cannot capture activations in ${acts}: expected ${tokens.nRows} rows of ${this.nSlots} or more`,
       );
     }
-    steer.run(rec, {
+    steerKernel(resid.shape[1]!).run(rec, {
       W_enc: this.#rows.W_enc,
       W_dec: this.#rows.W_dec,
       entry: this.#entries.loaded,

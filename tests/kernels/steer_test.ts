@@ -4,8 +4,8 @@ import {
   MAX_STEERED_FEATURES,
   NO_SLOT,
   NO_THRESHOLD,
-  steer,
   STEER_MODES,
+  steerKernel,
 } from "../../kernels/steer.ts";
 import { assertClose, poison } from "../assert_close.ts";
 import {
@@ -91,7 +91,7 @@ async function runSteer(
     }
     return floats([entries.length, d_model], values);
   };
-  const got = await runKernel(steer, {
+  const got = await runKernel(steerKernel(d_model), {
     W_enc: matrix("W_enc"),
     W_dec: matrix("W_dec"),
     entry: words([entries.length, ENTRY_WORDS], packed(entries, rows)),
@@ -181,7 +181,7 @@ seededTest(
       { mode, value: 3, linear: false },
       { mode, value: 0.5, linear: true },
     ]);
-    for (const d_model of [7, 130, 257]) {
+    for (const d_model of [7, 130, 257, 260]) {
       const entries = drawEntries(draw, d_model, actions);
       // All counts of entries up to two batches and beyond, and ranges that are empty or the wrong way round.
       const tokens: Token[] = [...entries.keys(), 16].map((n) => [0, n, 0]);
@@ -211,45 +211,47 @@ seededTest(
         ...schedule,
       }))
     );
-    const d_model = 66;
-    const entries = drawEntries(draw, d_model, actions);
-    const alone = entries.flatMap((_, e) =>
-      [...Array(12).keys(), 2 ** 31].map((n): Token => [e, e + 1, n])
-    );
-    await checkSteer(draw, d_model, entries, alone);
-    const together = [0, 1, 2, 3, 5, 8, 9, 2 ** 32 - 1].map((n): Token => [
-      0,
-      entries.length,
-      n,
-    ]);
-    await checkSteer(draw, d_model, entries, together);
+    for (const d_model of [64, 66]) {
+      const entries = drawEntries(draw, d_model, actions);
+      const alone = entries.flatMap((_, e) =>
+        [...Array(12).keys(), 2 ** 31].map((n): Token => [e, e + 1, n])
+      );
+      await checkSteer(draw, d_model, entries, alone);
+      const together = [0, 1, 2, 3, 5, 8, 9, 2 ** 32 - 1].map((n): Token => [
+        0,
+        entries.length,
+        n,
+      ]);
+      await checkSteer(draw, d_model, entries, together);
+    }
   },
 );
 
 seededTest(
   "steer() leaves rows exactly as they were when nothing acts on them",
   async (draw) => {
-    const d_model = 9;
-    const x = draw(7 * d_model);
-    const add = { mode: "add", value: NaN, linear: false } as const;
-    const entries = drawEntries(draw, d_model, [
-      add,
-      { ...add, mode: "watch" },
-      { ...add, after: 3 },
-      { ...add, after: 1, decay: 4 },
-    ]);
-    const got = await runSteer({
-      d_model,
-      entries,
-      // Empty; watched; not yet begun; faded.
-      tokens: [
-        ...[[0, 0, 0], [1, 1, 0], [1, 0, 0], [1, 2, 0]],
-        ...[[1, 3, 2], [3, 4, 5], [3, 4, 99]],
-      ] as unknown as Token[],
-      x,
-      nSlots: 1,
-    });
-    assert.deepEqual(got.x, x);
+    for (const d_model of [9, 12]) {
+      const x = draw(7 * d_model);
+      const add = { mode: "add", value: NaN, linear: false } as const;
+      const entries = drawEntries(draw, d_model, [
+        add,
+        { ...add, mode: "watch" },
+        { ...add, after: 3 },
+        { ...add, after: 1, decay: 4 },
+      ]);
+      const got = await runSteer({
+        d_model,
+        entries,
+        // Empty; watched; not yet begun; faded.
+        tokens: [
+          ...[[0, 0, 0], [1, 1, 0], [1, 0, 0], [1, 2, 0]],
+          ...[[1, 3, 2], [3, 4, 5], [3, 4, 99]],
+        ] as unknown as Token[],
+        x,
+        nSlots: 1,
+      });
+      assert.deepEqual(got.x, x);
+    }
   },
 );
 
@@ -280,57 +282,65 @@ seededTest(
   },
 );
 
-seededTest("steer() takes as many features as it promises", async (draw) => {
-  const actions = Array.from(
-    { length: MAX_STEERED_FEATURES },
-    (_, e) => ({
-      mode: modes[e % 4]!,
-      value: (e % 7) / 100,
-      linear: e % 3 === 0,
-      ...(e % 500 === 499 && { slot: Math.floor(e / 500) }),
-    }),
+for (const d_model of [33, 36]) {
+  seededTest(
+    `steer() takes as many features as it promises when d_model is ${d_model}`,
+    async (draw) => {
+      const actions = Array.from(
+        { length: MAX_STEERED_FEATURES },
+        (_, e) => ({
+          mode: modes[e % 4]!,
+          value: (e % 7) / 100,
+          linear: e % 3 === 0,
+          ...(e % 500 === 499 && { slot: Math.floor(e / 500) }),
+        }),
+      );
+      const entries = drawEntries(draw, d_model, actions);
+      const tokens: Token[] = [
+        [0, MAX_STEERED_FEATURES, 0],
+        [1000, 1301, 5],
+      ];
+      // 2,048 changes of size 1 in directions of size 1/6: f32 errs by about 1e-3 of their largest sums of 30.
+      const x = draw(2 * d_model, 3);
+      const got = await runSteer({ d_model, entries, tokens, x, nSlots: 4 });
+      const want = tokens.flatMap(([from, to, n], t) => [
+        ...steerReference(rowOf(x, t, d_model), entries.slice(from, to), n),
+      ]);
+      assertClose(got.x, want, { atol: 1e-3, label: "x" });
+      const acts = [499, 999, 1499, 1999].map((e) =>
+        activationReference(rowOf(x, 0, d_model), entries[e]!)
+      );
+      assertClose(got.acts.subarray(0, 4), acts, { atol: 1e-5, label: "acts" });
+    },
   );
-  const d_model = 33;
-  const entries = drawEntries(draw, d_model, actions);
-  const tokens: Token[] = [
-    [0, MAX_STEERED_FEATURES, 0],
-    [1000, 1301, 5],
-  ];
-  // 2,048 changes of size 1 in directions of size 1/6: f32 errs by about 1e-3 of their largest sums of 30.
-  const x = draw(2 * d_model, 3);
-  const got = await runSteer({ d_model, entries, tokens, x, nSlots: 4 });
-  const want = tokens.flatMap(([from, to, n], t) => [
-    ...steerReference(rowOf(x, t, d_model), entries.slice(from, to), n),
-  ]);
-  assertClose(got.x, want, { atol: 1e-3, label: "x" });
-  const acts = [499, 999, 1499, 1999].map((e) =>
-    activationReference(rowOf(x, 0, d_model), entries[e]!)
-  );
-  assertClose(got.acts.subarray(0, 4), acts, { atol: 1e-5, label: "acts" });
-});
+}
 
-seededTest("steer() keeps NaN visible", async (draw) => {
-  const d_model = 70;
-  const x = draw(3 * d_model);
-  x[d_model + 66] = NaN;
-  x[2 * d_model] = Infinity;
-  const entries = drawEntries(
-    draw,
-    d_model,
-    [...modes, "watch" as const].map((mode, slot) => ({
-      mode,
-      value: 2,
-      linear: false,
-      slot,
-    })),
+for (const d_model of [70, 72]) {
+  seededTest(
+    `steer() keeps NaN visible when d_model is ${d_model}`,
+    async (draw) => {
+      const x = draw(3 * d_model);
+      x[d_model + 66] = NaN;
+      x[2 * d_model] = Infinity;
+      const entries = drawEntries(
+        draw,
+        d_model,
+        [...modes, "watch" as const].map((mode, slot) => ({
+          mode,
+          value: 2,
+          linear: false,
+          slot,
+        })),
+      );
+      const tokens: Token[] = [[0, 5, 0], [0, 5, 0], [0, 5, 0]];
+      const got = await runSteer({ d_model, entries, tokens, x, nSlots: 5 });
+      const isFinite = (values: Float32Array) => values.every(Number.isFinite);
+      assert.ok(isFinite(rowOf(got.x, 0, d_model)));
+      assert.ok(isFinite(got.acts.subarray(0, 5)));
+      assert.ok(got.acts.subarray(5, 10).every(Number.isNaN));
+      assert.ok(Number.isNaN(got.x[d_model + 66]));
+      assert.ok(!isFinite(rowOf(got.x, 1, d_model).subarray(0, 60)));
+      assert.ok(!isFinite(rowOf(got.x, 2, d_model)));
+    },
   );
-  const tokens: Token[] = [[0, 5, 0], [0, 5, 0], [0, 5, 0]];
-  const got = await runSteer({ d_model, entries, tokens, x, nSlots: 5 });
-  const isFinite = (values: Float32Array) => values.every(Number.isFinite);
-  assert.ok(isFinite(rowOf(got.x, 0, d_model)));
-  assert.ok(isFinite(got.acts.subarray(0, 5)));
-  assert.ok(got.acts.subarray(5, 10).every(Number.isNaN));
-  assert.ok(Number.isNaN(got.x[d_model + 66]));
-  assert.ok(!isFinite(rowOf(got.x, 1, d_model).subarray(0, 60)));
-  assert.ok(!isFinite(rowOf(got.x, 2, d_model)));
-});
+}
