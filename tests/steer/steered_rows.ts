@@ -8,6 +8,7 @@ import {
   saveFeatureMeasurements,
   saveSae,
 } from "../../core/sae_file.ts";
+import type { Folder } from "../../core/source.ts";
 import type { Tensor } from "../../gpu/mod.ts";
 import {
   type Intervention,
@@ -29,7 +30,9 @@ export const MAXIMUM = 2.5;
 /** An SAE with feature_max 2.5 everywhere, but for feature 7, which never fired. */
 export async function openSae(
   { measured = true } = {},
-): Promise<{ sae: SaeFile; weights: Record<string, Float32Array> }> {
+): Promise<
+  { sae: SaeFile; folder: Folder; weights: Record<string, Float32Array> }
+> {
   const { folder, write, weights } = await savedSae(D_MODEL, D_SAE);
   if (measured) {
     const featureMax = new Float32Array(D_SAE).fill(MAXIMUM);
@@ -40,6 +43,7 @@ export async function openSae(
   const { W_enc, b_enc, W_dec } = weights;
   return {
     sae: await SaeFile.open(folder()),
+    folder: folder(),
     weights: { W_enc, b_enc, W_dec },
   };
 }
