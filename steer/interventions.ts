@@ -10,6 +10,7 @@ export {
 export { type WatchedFeature } from "./steering_entries.ts";
 export {
   checkSteering,
+  placeOf,
   type SteerEncoding,
   type SteeringSource,
 } from "./steering_source.ts";

@@ -70,11 +70,7 @@ export async function writeLabels(
  * @throws {RangeError} If none has it (suggests the nearest), or several.
  */
 export function featureOfLabel(labels: FeatureLabels, label: string): number {
-  const lower = (text: string): string => text.trim().toLowerCase();
-  const features = [...labels]
-    .filter(([, { label: other }]) => lower(other) === lower(label))
-    .map(([feature]) => feature)
-    .sort((a, b) => a - b);
+  const features = featuresOf(labels, label);
   const [feature, second] = features;
   if (feature !== undefined && second === undefined) return feature;
   const known = [...labels.values()].map(({ label }) => label);
@@ -88,6 +84,21 @@ export function featureOfLabel(labels: FeatureLabels, label: string): number {
         : `none: did you mean "${near}"?`
     }`,
   );
+}
+
+/** Whether some feature has a label, in upper or lower case. */
+export function hasLabel(labels: FeatureLabels, label: string): boolean {
+  return featuresOf(labels, label).length > 0;
+}
+
+const lower = (text: string): string => text.trim().toLowerCase();
+
+/** The features that have a label, rising. */
+function featuresOf(labels: FeatureLabels, label: string): number[] {
+  return [...labels]
+    .filter(([, { label: other }]) => lower(other) === lower(label))
+    .map(([feature]) => feature)
+    .sort((a, b) => a - b);
 }
 
 /**

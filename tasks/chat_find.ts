@@ -10,7 +10,7 @@ import { gatherExamples } from "../steer/examples.ts";
 import { searchFeatures } from "../steer/search.ts";
 import { openPath } from "./cli.ts";
 import { formatTable } from "./format.ts";
-import type { Steering } from "./steering.ts";
+import type { SteeringSae } from "./steering.ts";
 
 /** Where sentences with the word, and others, are looked up. */
 const TEXT = "storybook:101:300";
@@ -21,14 +21,14 @@ const LIMIT = 5;
 export class FeatureFinder implements Disposable {
   readonly #folder: ModelFolder;
   readonly #model: Olmo2;
-  readonly #steering: Steering;
+  readonly #steering: SteeringSae;
   readonly #sae: Sae;
   readonly #featureMax: Float32Array | undefined;
 
   private constructor(
     folder: ModelFolder,
     model: Olmo2,
-    steering: Steering,
+    steering: SteeringSae,
     sae: Sae,
     featureMax: Float32Array | undefined,
   ) {
@@ -43,7 +43,7 @@ export class FeatureFinder implements Disposable {
   static async open(
     folder: ModelFolder,
     model: Olmo2,
-    steering: Steering,
+    steering: SteeringSae,
   ): Promise<FeatureFinder> {
     const featureMax = await steering.sae.featureMax();
     const sae = await Sae.load(model.gpu, steering.sae);

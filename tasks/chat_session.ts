@@ -7,7 +7,7 @@ import type { Olmo2 } from "../core/olmo2.ts";
 import { nearest } from "../core/suggest.ts";
 import type { ChatMessage } from "../core/tokenizer.ts";
 import { generate } from "../steer/generate.ts";
-import type { Intervention } from "../steer/interventions.ts";
+import type { Intervention, SteeringBank } from "../steer/interventions.ts";
 import { fitConversation } from "./conversation.ts";
 import {
   checkReplyLength,
@@ -15,6 +15,7 @@ import {
   samplingOf,
   Steering,
   type SteeringFlags,
+  type SteeringSae,
 } from "./steering.ts";
 import { FeatureFinder } from "./chat_find.ts";
 import type { TaskContext } from "./cli.ts";
@@ -43,7 +44,8 @@ export class ChatSession implements Disposable {
   readonly #commands: ReadonlyMap<string, Command>;
   readonly #owned = new DisposableStack();
   #steering: Steering | undefined;
-  #finder: FeatureFinder | undefined;
+  #bank: SteeringBank | undefined;
+  readonly #finders = new Map<SteeringSae, FeatureFinder>();
   #interventions: readonly Intervention[] = [];
   #turns: readonly ChatMessage[] = [];
   #nReplies = 0;
@@ -75,7 +77,7 @@ export class ChatSession implements Disposable {
   ): Promise<ChatSession> {
     const { context_length } = folder.config;
     checkReplyLength(flags, folder);
-    const isSteered = flags.steer.length > 0 || flags.sae !== undefined;
+    const isSteered = flags.steer.length > 0 || flags.sae.length > 0;
     const steering = isSteered ? await Steering.open(flags, folder) : undefined;
     const interventions = flags.steer.map((text) => steering!.parse(text));
     await steering?.check(interventions);
@@ -179,31 +181,38 @@ export class ChatSession implements Disposable {
   async #steer(text: string): Promise<void> {
     if (text !== "") {
       this.#steering ??= await Steering.open(this.#flags, this.#folder);
-      const added = this.#steering.parse(text);
+      const steering = this.#steering;
+      const added = steering.parse(text);
+      const { layer } = steering.placeOf(added);
       const interventions = [
-        ...this.#interventions.filter(({ feature }) =>
-          feature !== added.feature
+        ...this.#interventions.filter((other) =>
+          other.feature !== added.feature ||
+          steering.placeOf(other).layer !== layer
         ),
         added,
       ];
-      await this.#steering.check(interventions);
+      await steering.check(interventions);
       this.#interventions = interventions;
     }
     if (this.#interventions.length === 0) return this.#answer("not steered");
     const steering = this.#steering!;
     this.#answer(
-      `steered by ${
-        steering.describe(this.#interventions)
-      } at ${steering.describePlace()}`,
+      `steered by ${steering.describe(this.#interventions)} at ${
+        steering.describePlaces(this.#interventions)
+      }`,
     );
   }
 
   async #find(words: string): Promise<void> {
     this.#steering ??= await Steering.open(this.#flags, this.#folder);
-    this.#finder ??= this.#owned.use(
-      await FeatureFinder.open(this.#folder, this.#model, this.#steering),
-    );
-    this.#answer(await this.#finder.find(words));
+    for (const sae of this.#steering.saes) {
+      const finder = this.#finders.get(sae) ?? this.#owned.use(
+        await FeatureFinder.open(this.#folder, this.#model, sae),
+      );
+      this.#finders.set(sae, finder);
+      if (this.#steering.saes.length > 1) this.#answer(`${sae.hookPoint}:`);
+      this.#answer(await finder.find(words));
+    }
   }
 
   /** Replies to a message, and remembers both. */
@@ -229,10 +238,7 @@ export class ChatSession implements Disposable {
   /** Generates a reply and writes it as it comes. */
   async #generate(prompt: readonly number[]): Promise<string> {
     const { tokenizer } = this.#folder;
-    const isSteered = this.#interventions.length > 0;
-    using bank = isSteered
-      ? await this.#steering!.load(this.#model.gpu, this.#interventions)
-      : undefined;
+    const bank = await this.#loadedBank();
     const { seed, ...sampling } = samplingOf(this.#flags);
     const request = {
       prompt,
@@ -262,6 +268,16 @@ export class ChatSession implements Disposable {
     }
     if (controller.signal.aborted) this.#output.note("stopped");
     return reply;
+  }
+
+  /** The bank with what steers now as its set 0; undefined where nothing does. */
+  async #loadedBank(): Promise<SteeringBank | undefined> {
+    if (this.#interventions.length === 0) return undefined;
+    this.#bank ??= this.#owned.use(
+      await this.#steering!.load(this.#model.gpu, []),
+    );
+    await this.#bank.replace(0, this.#interventions);
+    return this.#bank;
   }
 
   #answer(text: string): void {

@@ -68,7 +68,7 @@ interface Plan {
 
 async function makePlan(flags: Flags): Promise<Plan> {
   const model = await openModelForIds(flags.model);
-  const steering = flags.steer.length > 0 || flags.sae !== undefined
+  const steering = flags.steer.length > 0 || flags.sae.length > 0
     ? await Steering.open(flags, model)
     : undefined;
   const interventions = flags.steer.map((text) => steering!.parse(text));
@@ -155,9 +155,9 @@ async function reply(
   using bank = await steering?.load(loaded.gpu, interventions);
   if (steering && interventions.length > 0) {
     context.note(
-      `steering: ${
-        steering.describe(interventions)
-      } at ${steering.describePlace()}`,
+      `steering: ${steering.describe(interventions)} at ${
+        steering.describePlaces(interventions)
+      }`,
     );
   }
   const sampling = samplingOf(flags);
@@ -217,11 +217,14 @@ function report(
   const { temperature, topP, topK, seed } = samplingOf(flags);
   return {
     model: model.name,
-    sae: steering?.sae.name ?? null,
-    hook_point: steering?.hookPoint ?? null,
+    saes: (steering?.saes ?? []).map(({ sae, hookPoint }) => ({
+      sae: sae.name,
+      hook_point: hookPoint,
+    })),
     steering: interventions.map((intervention) => ({
       ...intervention,
-      label: steering?.labels.get(intervention.feature)?.label ?? null,
+      layer: steering!.placeOf(intervention).layer,
+      label: steering!.labelOf(intervention) ?? null,
     })),
     positions: flags.positions,
     encode: flags.encode,

@@ -9,7 +9,6 @@ import { hookPlace, type HookPoint } from "../core/hook_point.ts";
 import { modelFingerprint, type ModelFolder } from "../core/model_folder.ts";
 import { Olmo2 } from "../core/olmo2.ts";
 import { readModelConfig } from "../core/olmo2_config.ts";
-import type { SaeFile } from "../core/sae_file.ts";
 import { checkSaeFits } from "../core/sae_fit.ts";
 import { openCheckpoint } from "../core/safetensors.ts";
 import { missingFile } from "../core/source.ts";
@@ -21,12 +20,15 @@ import {
   formatIntervention,
   type Intervention,
   parseIntervention,
+  placeOf,
   STEER_MODE_NAMES,
   SteeringBank,
+  type SteeringSource,
 } from "../steer/interventions.ts";
 import {
   type FeatureLabels,
   featureOfLabel,
+  hasLabel,
   readLabels,
 } from "../steer/labels.ts";
 import {
@@ -46,7 +48,7 @@ export const STEERING_FLAGS = {
   steer: {
     type: "strings",
     help:
-      "FEATURE=STRENGTH, the feature by number or label: 758=10 (absolute), 758=5x (times its maximum), 758=5x:add (another mode), 758=ablate",
+      "FEATURE=STRENGTH, the feature by number or label: 758=10 (absolute), 758=5x (times its maximum), 758=5x:add (another mode), 758=ablate, 758@3=5x (after block 3), 758=5x:after=20:decay=50 (from the reply's 20th token on, fading over 50)",
   },
   mode: {
     default: "clamp",
@@ -103,7 +105,7 @@ export const STEERING_FLAGS = {
   },
   system: { type: "string", help: "system message of the chat template" },
   ...MODEL_FLAG,
-  ...SAE_FLAG,
+  sae: { type: "strings", help: SAE_FLAG.sae.help },
   ...ANY_MODEL_FLAG,
   ...GPU_FLAGS,
 } as const satisfies FlagTable;
@@ -168,88 +170,149 @@ export function samplingOf(flags: SteeringFlags): Sampling {
   };
 }
 
-/** An SAE that fits the model, and the names of its features. */
-export class Steering {
-  /** The SAE. */
-  readonly sae: SaeFile;
+/** An SAE that fits the model, and the block after which it was trained. */
+export interface SteeringSae extends SteeringSource {
   /** Where it was trained; it steers the residual stream after that block. */
   readonly hookPoint: HookPoint;
   /** What its features are called. */
   readonly labels: FeatureLabels;
+}
+
+/** The SAEs that steer a model, each at a layer of its own. */
+export class Steering {
+  /** In the order of the flags; at least one. */
+  readonly saes: readonly SteeringSae[];
   readonly #flags: SteeringFlags;
+  readonly #nLayers: number;
 
   private constructor(
-    sae: SaeFile,
-    hookPoint: HookPoint,
-    labels: FeatureLabels,
+    saes: readonly SteeringSae[],
     flags: SteeringFlags,
+    nLayers: number,
   ) {
-    this.sae = sae;
-    this.hookPoint = hookPoint;
-    this.labels = labels;
+    this.saes = saes;
     this.#flags = flags;
+    this.#nLayers = nLayers;
   }
 
   /**
-   * Opens the SAE that the flags name.
-   * @throws {Error} If it is damaged, or does not fit the model.
+   * Opens the SAEs that the flags name.
+   * @throws {Error} If one is damaged, or does not fit the model.
    */
   static async open(
     flags: SteeringFlags,
     model: ModelFolder,
   ): Promise<Steering> {
-    const sae = await openSae(flags.sae, flags.layer);
-    const hookPoint = checkSaeFits(sae, model, { anyModel: flags.any_model });
-    const labels = await readLabels(directory(sae.name), sae.d_sae);
-    return new Steering(sae, hookPoint, labels, flags);
-  }
-
-  /** The block after which it steers. */
-  get layer(): number {
-    return hookPlace(this.hookPoint).layer;
+    const saes: SteeringSae[] = [];
+    for (const name of flags.sae.length > 0 ? flags.sae : [undefined]) {
+      const sae = await openSae(name, flags.layer);
+      const hookPoint = checkSaeFits(sae, model, { anyModel: flags.any_model });
+      const labels = await readLabels(directory(sae.name), sae.d_sae);
+      const { layer } = hookPlace(hookPoint);
+      saes.push({ sae, layer, hookPoint, labels });
+    }
+    await checkSteering(saes, []);
+    return new Steering(saes, flags, model.config.n_layers);
   }
 
   /**
-   * Reads `758=5x` or `baseball=5x`.
+   * Reads `758=5x`, `baseball=5x` or `758@3=5x`.
    * @throws {SyntaxError} If the text has another form.
-   * @throws {RangeError} If no feature or several have the label.
+   * @throws {RangeError} If no feature or several have the label, or there is no telling which SAE is meant.
    */
   parse(text: string): Intervention {
-    return parseIntervention(text, {
+    let labelled: SteeringSae | undefined;
+    const intervention = parseIntervention(text, {
       mode: this.#flags.mode,
-      featureOf: (label) => featureOfLabel(this.labels, label),
+      featureOf: (label, layer) => {
+        labelled = this.#saeOfLabel(label, layer);
+        return featureOfLabel(labelled.labels, label);
+      },
     });
+    if (!labelled || this.saes.length === 1) return intervention;
+    return { ...intervention, layer: labelled.layer };
   }
 
-  /** Throws unless the SAE can be steered so. */
+  /** Of several SAEs the one of the layer, or the only one that knows the label. */
+  #saeOfLabel(label: string, layer: number | undefined): SteeringSae {
+    const [first] = this.saes;
+    if (this.saes.length === 1) return first!;
+    const known = this.saes.filter((sae) =>
+      layer === undefined ? hasLabel(sae.labels, label) : sae.layer === layer
+    );
+    if (known.length === 1) return known[0]!;
+    const choices = (known.length > 0 ? known : this.saes)
+      .map(({ layer }) => `${label}@${layer}`).join(" or ");
+    const got = known.length > 0
+      ? "that label in several SAEs"
+      : layer === undefined
+      ? "no SAE that has it"
+      : `@${layer}`;
+    throw new RangeError(
+      `Cannot find the feature labelled "${label}": expected ${choices}: got ${got}`,
+    );
+  }
+
+  /** Throws unless the SAEs and the model can be steered so. */
   async check(interventions: readonly Intervention[]): Promise<void> {
-    await checkSteering([this], interventions);
+    await checkSteering(this.saes, interventions);
+    const layers = interventions.map((one) => this.placeOf(one).layer);
+    const deepest = Math.max(0, ...layers);
+    if (deepest < this.#nLayers) return;
+    throw new RangeError(
+      `Cannot steer after block ${deepest}: expected a layer from 0 to ${
+        this.#nLayers - 1
+      }, as the model has ${this.#nLayers}`,
+    );
+  }
+
+  /** The SAE of an intervention, and the block after which it acts. */
+  placeOf(one: Intervention): { source: SteeringSae; layer: number } {
+    return placeOf(this.saes, one);
+  }
+
+  /** What the feature of an intervention is called. */
+  labelOf(intervention: Intervention): string | undefined {
+    const { labels } = this.placeOf(intervention).source;
+    return labels.get(intervention.feature)?.label;
   }
 
   /** Puts interventions on the GPU, as set 0. */
-  load(
+  async load(
     gpu: Gpu,
     interventions: readonly Intervention[],
   ): Promise<SteeringBank> {
-    const options = { layer: this.layer, encoding: this.#flags.encode };
-    return SteeringBank.load(gpu, this.sae, [interventions], options);
+    using loaded = new DisposableStack();
+    const options = { encoding: this.#flags.encode };
+    const bank = loaded.use(await SteeringBank.open(gpu, this.saes, options));
+    await bank.add(interventions);
+    loaded.move();
+    return bank;
   }
 
   /** `758=5x (baseball)` for each, with commas between. */
   describe(interventions: readonly Intervention[]): string {
     return interventions.map((intervention) => {
-      const label = this.labels.get(intervention.feature)?.label;
+      const label = this.labelOf(intervention);
       const text = formatIntervention(intervention);
       return label === undefined ? text : `${text} (${label})`;
     }).join(", ");
   }
 
-  /** Where it acts, for people: says so where the SAE was trained on something else. */
-  describePlace(): string {
-    const { site, layer } = hookPlace(this.hookPoint);
-    return site === "resid_post"
-      ? this.hookPoint
-      : `resid_post[${layer}], though trained on ${this.hookPoint}, as open-concept-steering did`;
+  /** Where interventions act, for people: says so where an SAE was trained on something else. */
+  describePlaces(interventions: readonly Intervention[]): string {
+    const places = interventions.map((one) => this.placeOf(one))
+      .sort((a, b) => a.layer - b.layer)
+      .map(({ source: { hookPoint }, layer }) => {
+        const trained = hookPlace(hookPoint);
+        const here = `resid_post[${layer}]`;
+        return here === hookPoint
+          ? here
+          : trained.layer === layer
+          ? `${here}, though trained on ${hookPoint}, as open-concept-steering did`
+          : `${here}, though trained on ${hookPoint}`;
+      });
+    return [...new Set(places)].join(" and ");
   }
 }
 

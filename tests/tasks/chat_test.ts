@@ -56,6 +56,41 @@ Deno.test("chat steers from /steer on until /clear", async () => {
   assert.equal(run.code, 0);
 });
 
+Deno.test("chat steers after several blocks, and replaces what is steered at one of them", async () => {
+  using sae = scratchFolder();
+  await makeSae(sae.path, { labels: LABELS });
+  const question = "Who are you?";
+  const run = await chat(
+    [
+      ...["/steer 7=4x", question, "/reset", "/steer ice hockey@5=2x:after=2"],
+      ...[question, "/reset", "/steer 7@3=1x:add", "/steer 7@5=ablate"],
+      ...["/clear", "/steer 7=4x", question],
+    ],
+    ...["--sae", sae.path, "--greedy", "--max-tokens", "20"],
+  );
+  assert.equal(run.stderr, "");
+  const [one, first, , two, second, , replaced, last, , again, third] = lines(
+    run,
+  );
+  const moved = "resid_post[5], though trained on resid_post[3]";
+  assert.equal(one, "steered by 7=4x (ice hockey) at resid_post[3]");
+  assert.equal(
+    two,
+    `steered by 7=4x (ice hockey), 7@5=2x:after=2 (ice hockey) at resid_post[3] and ${moved}`,
+  );
+  assert.notEqual(second, first);
+  assert.equal(
+    replaced,
+    `steered by 7@5=2x:after=2 (ice hockey), 7@3=1x:add (ice hockey) at resid_post[3] and ${moved}`,
+  );
+  assert.equal(
+    last,
+    `steered by 7@3=1x:add (ice hockey), 7@5=ablate (ice hockey) at resid_post[3] and ${moved}`,
+  );
+  assert.equal(again, one);
+  assert.equal(third, first, "sets that came and went left nothing behind");
+});
+
 Deno.test("chat starts steered when --steer is given", async () => {
   using sae = scratchFolder();
   await makeSae(sae.path, { labels: LABELS });

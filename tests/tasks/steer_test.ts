@@ -10,44 +10,11 @@ import mhaJson from "../fixtures/olmo2-mha-f32/expected.json" with {
   type: "json",
 };
 import chats from "../fixtures/tiny-olmo2/expected.json" with { type: "json" };
-import { type MadeSae, makeSae, MODEL } from "./made_sae.ts";
-import { runTask, scratchFolder, startTask, type TaskRun } from "./run_task.ts";
+import { MODEL } from "./made_sae.ts";
+import { runTask, scratchFolder, startTask } from "./run_task.ts";
+import { saeFolder, steer, steerJson } from "./steer_runs.ts";
 
 const FIXTURE = join(import.meta.dirname!, "../fixtures/olmo2-mha-f32");
-const LABELS = new Map([
-  [7, { label: "ice hockey", source: "a test" }],
-  [8, { label: "twin", source: "a test" }],
-  [9, { label: "twin", source: "a test" }],
-]);
-
-const steer = (...args: string[]): Promise<TaskRun> =>
-  runTask(["steer", ...args, "--quiet"]);
-
-/** What `--json` prints. */
-interface Report {
-  readonly prompt_ids: readonly number[];
-  readonly steering: readonly { feature: number; label: string | null }[];
-  readonly replies: readonly {
-    steered: boolean;
-    text: string | null;
-    ids: readonly number[];
-  }[];
-}
-
-async function steerJson(...args: string[]): Promise<Report> {
-  const { code, stdout, stderr } = await steer(...args, "--json");
-  assert.equal(code, 0, stderr);
-  return JSON.parse(stdout);
-}
-
-/** A scratch folder with an SAE. */
-async function saeFolder(
-  options: MadeSae = { labels: LABELS },
-): Promise<{ path: string } & Disposable> {
-  const folder = scratchFolder();
-  await makeSae(folder.path, options);
-  return folder;
-}
 
 Deno.test("steer prints Hugging Face's greedy reply when nothing is steered", async () => {
   const [{ chat, greedy_text }] = [chats.cases[1]!];
@@ -205,6 +172,15 @@ Deno.test("steer refuses what it cannot do, in one line, before it opens a GPU",
       /expected layer 2 as asked: got .*\[3\]: leave --layer out$/,
     ],
     [on(sae, "--steer", "64=1"), /feature 64: expected 0 to 63, /],
+    [
+      on(sae, "--steer", "7@8=1"),
+      /after block 8: expected a layer from 0 to 7, /,
+    ],
+    [on(sae, "--steer", "7=1:decay=0"), /"7=1:decay=0": expected FEATURE=/],
+    [
+      on(sae, "--steer", "7=1", "--steer", "7@3=2"),
+      /7 twice at once after block 3: /,
+    ],
     [on(sae, "--steer", "7=NaN"), /"7=NaN": expected FEATURE=STRENGTH /],
     [on(sae, "--steer", "7=1", "--steer", "7=2"), /feature 7 twice at once: /],
     [on(sae, "--steer", "ice hokey=1"), /did you mean "ice hockey"\?$/],
