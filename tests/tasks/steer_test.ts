@@ -182,7 +182,7 @@ Deno.test("steer refuses what it cannot do, in one line, before it opens a GPU",
       /7 twice at once after block 3: /,
     ],
     [on(sae, "--steer", "7=NaN"), /"7=NaN": expected FEATURE=STRENGTH /],
-    [on(sae, "--steer", "7=1", "--steer", "7=2"), /feature 7 twice at once: /],
+    [on(sae, "--steer", "7=1", "--steer", "7=2"), /feature 7 twice at once /],
     [on(sae, "--steer", "ice hokey=1"), /did you mean "ice hockey"\?$/],
     [
       on(sae, "--steer", "twin=1"),
