@@ -6,6 +6,7 @@ import type { Olmo2 } from "../core/olmo2.ts";
 import { checkTokenIds } from "../core/token_batch.ts";
 import type { SteeringBank } from "./interventions.ts";
 import { checkSamplingSettings, type Sampling } from "./sampling.ts";
+import { TokenDraw } from "./token_draw.ts";
 
 export { GREEDY, type Sampling } from "./sampling.ts";
 
@@ -44,8 +45,7 @@ export interface GenerateOptions {
 
 /** Rows of logits that the adapter binds at once. */
 export function mostRows({ gpu, config }: Olmo2): number {
-  const { maxStorageBufferBindingSize } = gpu.limits;
-  return Math.floor(maxStorageBufferBindingSize / (4 * config.vocab_size));
+  return TokenDraw.mostRows(gpu, config.vocab_size);
 }
 
 /** Throws unless the model can generate what is asked for. */

@@ -1,10 +1,14 @@
 import type { Gpu, Recorder, Tensor } from "../gpu/mod.ts";
 import { sampleBias } from "../kernels/sample_bias.ts";
 import { sampleCount } from "../kernels/sample_count.ts";
-import { sampleFilter } from "../kernels/sample_filter.ts";
 import { samplePenalize } from "../kernels/sample_penalize.ts";
-import { samplePick } from "../kernels/sample_pick.ts";
-import { hasPenalty, type Sampling, samplingSettings } from "./sampling.ts";
+import {
+  hasFilter,
+  hasPenalty,
+  type Sampling,
+  samplingSettings,
+} from "./sampling.ts";
+import { TokenDraw } from "./token_draw.ts";
 
 /** The mark of a prompt's tokens in `counts`. */
 const IN_PROMPT = 2 ** 31;
@@ -19,7 +23,7 @@ export class Sampler implements Disposable {
   readonly #samplings: (Sampling | undefined)[];
   readonly #owned = new DisposableStack();
   readonly #settings: Tensor; // u32 [maxRows, 8]
-  readonly #probs: Tensor; // f32 [maxRows, vocab]
+  readonly #draw: TokenDraw;
   #penalties: Tensor | undefined; // u32 [maxRows, 5]
   #counts: Tensor | undefined; // u32 [maxRows, vocab]
   #biases: Tensor | undefined; // u32 [most biases so far, 3]
@@ -29,9 +33,7 @@ export class Sampler implements Disposable {
    * @throws {RangeError} If their logits do not fit into one binding.
    */
   constructor(gpu: Gpu, vocab: number, maxRows: number) {
-    const most = Math.floor(
-      gpu.limits.maxStorageBufferBindingSize / (4 * vocab),
-    );
+    const most = TokenDraw.mostRows(gpu, vocab);
     if (maxRows > most) {
       throw new RangeError(
         `Cannot sample ${maxRows} replies at once: expected at most ${most}, as their logits must fit into the adapter's binding limit: ask for fewer at a time`,
@@ -40,17 +42,10 @@ export class Sampler implements Disposable {
     this.#gpu = gpu;
     this.#vocab = vocab;
     this.#samplings = Array(maxRows).fill(undefined);
+    this.#draw = this.#owned.use(new TokenDraw(gpu, vocab, maxRows));
     this.#settings = this.#owned.use(
       gpu.tensor("sampling", "u32", [maxRows, 8]),
     );
-    this.#probs = this.#owned.use(
-      gpu.tensor("probs", "f32", [maxRows, vocab]),
-    );
-  }
-
-  /** What tokens were drawn from, f32 `[maxRows, vocab]`: a row for each row of the last `sample`. */
-  get probs(): Tensor {
-    return this.#probs;
   }
 
   /**
@@ -101,7 +96,6 @@ export class Sampler implements Disposable {
     });
     const n = rows.length;
     const settings = this.#settings.rows(0, n);
-    const probs = this.#probs.rows(0, n);
     settings.write(samplingSettings(samplings, steps));
     this.#bias(rec, logits, samplings);
     const penalties = this.#writePenalties(rows, samplings);
@@ -109,11 +103,25 @@ export class Sampler implements Disposable {
     if (penalties && counts) {
       samplePenalize.run(rec, { logits, penalties, counts });
     }
-    sampleFilter.run(rec, { logits, settings, probs });
-    samplePick.run(rec, { probs, settings, tokens });
+    this.#draw.run(
+      rec,
+      { logits, settings },
+      tokens,
+      samplings.some(hasFilter),
+    );
     if (penalties && counts) {
       sampleCount.run(rec, { penalties, tokens, counts });
     }
+  }
+
+  /**
+   * Records the probabilities that the last `sample` drew with, for checks.
+   * @param logits As `sample` left them.
+   * @param probs f32, shaped as they are; 0 where a filter leaves a token out.
+   */
+  probs(rec: Recorder, logits: Tensor, probs: Tensor): void {
+    const settings = this.#settings.rows(0, logits.nRows);
+    this.#draw.probs(rec, { logits, settings }, probs);
   }
 
   #bias(

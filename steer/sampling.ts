@@ -114,6 +114,13 @@ function checkBias(bias: ReadonlyMap<number, number>, vocab: number): void {
   );
 }
 
+/** Whether some tokens are left out. */
+export function hasFilter(
+  { temperature, topK, topP, minP = 0 }: Sampling,
+): boolean {
+  return temperature > 0 && (topK > 0 || topP < 1 || minP > 0);
+}
+
 /** Whether logits depend on the tokens before. */
 export function hasPenalty(sampling: Sampling): boolean {
   return (sampling.repetitionPenalty ?? 1) !== 1 ||
