@@ -2,8 +2,18 @@ import { defineKernel, grid } from "../gpu/mod.ts";
 import words from "./sample_words.wgsl" with { type: "text" };
 import wgsl from "./sample_bounds.wgsl" with { type: "text" };
 
-/** Blocks that a row of logits is cut into. */
+/** The most blocks that a row of logits is cut into. */
 export const N_BLOCKS = 128;
+
+/** Words that a row of logits takes in blocks: all of equal size, a multiple of 8. */
+export function blockCapacity(vocab: number): number {
+  return 8 * N_BLOCKS * Math.ceil(vocab / (8 * N_BLOCKS));
+}
+
+/** Blocks that hold a token. */
+export function nBlocks(vocab: number): number {
+  return Math.ceil(N_BLOCKS * vocab / blockCapacity(vocab));
+}
 
 /**
  * The choice of tokens, 2 of 5: what the blocks say of the whole row, with a bound below which no filter keeps a token.

@@ -27,7 +27,9 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n_wg: vec
   let i = r * N_BLOCKS + lane;
   let temperature = bitcast<f32>(settings[2u * r].x);
   let top_k = settings[2u * r].w;
-  let peak = peaks[i];
+  let is_block = lane < blocks_of(u.vocab);
+  var peak = vec2<u32>(); // below all words
+  if (is_block) { peak = peaks[i]; }
   words[lane] = peak.x;
   atomicMax(&largest, peak.x);
   workgroupBarrier();
@@ -36,7 +38,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n_wg: vec
   if (peak.x == top) { atomicMax(&first_inverted, ~peak.y); }
   var mass = 0.0;
   if (temperature >= SMALLEST_TEMPERATURE && !is_faulty(top)) {
-    mass = masses[i] * weight_of(peak.x, top, temperature);
+    if (is_block) { mass = masses[i] * weight_of(peak.x, top, temperature); }
     masses[i] = mass;
   }
   block_masses[lane] = mass;

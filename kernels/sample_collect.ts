@@ -1,4 +1,5 @@
 import { defineKernel, grid } from "../gpu/mod.ts";
+import { nBlocks } from "./sample_bounds.ts";
 import words from "./sample_words.wgsl" with { type: "text" };
 import wgsl from "./sample_collect.wgsl" with { type: "text" };
 
@@ -23,5 +24,5 @@ export const sampleCollect = defineKernel({
     n_candidates: { access: "read_write", dtype: "u32", shape: ["R", 128] },
   },
   uniforms: { R: "u32", vocab: "u32" },
-  workgroups: ({ R }) => grid(128 * R),
+  workgroups: ({ R, vocab }) => grid(R * nBlocks(vocab)),
 });

@@ -16,9 +16,11 @@ var<workgroup> lane_counts: array<u32, 64>;
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n_wg: vec3<u32>,
     @builtin(local_invocation_index) lane: u32) {
-  let i = wg.y * n_wg.x + wg.x;
-  let r = i / N_BLOCKS;
+  let n_blocks = blocks_of(u.vocab);
+  let r = (wg.y * n_wg.x + wg.x) / n_blocks;
+  let block = (wg.y * n_wg.x + wg.x) % n_blocks;
   if (r >= u.R) { return; }
+  let i = r * N_BLOCKS + block;
   if (!is_filtered(settings[2u * r], u.vocab)) { return; }
   let row = r * u.vocab;
   let least = rows[r].z;
@@ -26,7 +28,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n_wg: vec
     if (lane == 0u) { n_candidates[i] = 0u; }
     return;
   }
-  let span = span_of(i % N_BLOCKS, u.vocab);
+  let span = span_of(block, u.vocab);
   let share = (span.end - span.start + 63u) / 64u;
   let start = min(span.start + lane * share, span.end);
   let end = min(start + share, span.end);

@@ -1,4 +1,5 @@
 import { defineKernel, grid } from "../gpu/mod.ts";
+import { nBlocks } from "./sample_bounds.ts";
 import words from "./sample_words.wgsl" with { type: "text" };
 import reduce from "./reduce.wgsl" with { type: "text" };
 import wgsl from "./sample_peaks.wgsl" with { type: "text" };
@@ -19,5 +20,5 @@ export const samplePeaks = defineKernel({
     masses: { access: "read_write", dtype: "f32", shape: ["R", 128] },
   },
   uniforms: { R: "u32", vocab: "u32" },
-  workgroups: ({ R }) => grid(128 * R),
+  workgroups: ({ R, vocab }) => grid(R * nBlocks(vocab)),
 });

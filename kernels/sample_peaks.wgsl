@@ -15,11 +15,13 @@ var<workgroup> shared_top: u32;
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n_wg: vec3<u32>,
     @builtin(local_invocation_index) lane: u32) {
-  let i = wg.y * n_wg.x + wg.x;
-  let r = i / N_BLOCKS;
+  let n_blocks = blocks_of(u.vocab);
+  let r = (wg.y * n_wg.x + wg.x) / n_blocks;
+  let block = (wg.y * n_wg.x + wg.x) % n_blocks;
   if (r >= u.R) { return; }
+  let i = r * N_BLOCKS + block;
   let row = r * u.vocab;
-  let span = span_of(i % N_BLOCKS, u.vocab);
+  let span = span_of(block, u.vocab);
   var most = 0u;
   var at = 0u;
   for (var v = span.start + lane; v < span.end; v += 64u) {

@@ -156,7 +156,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n_wg: vec
   let min_p = bitcast<f32>(settings[2u * r].z);
   let top_k = settings[2u * r].w;
   if (lane == 0u) { state = rows[r]; }
-  sizes[lane] = n_candidates[r * N_BLOCKS + lane];
+  if (lane < blocks_of(u.vocab)) { sizes[lane] = n_candidates[r * N_BLOCKS + lane]; }
   let known = workgroupUniformLoad(&state);
   let row = Row(r * N_BLOCKS * span_size(u.vocab), known.x, temperature);
   if (is_faulty(row.top)) { return; }

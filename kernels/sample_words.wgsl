@@ -1,5 +1,5 @@
-// What the sampling kernels share. A row of logits is cut into N_BLOCKS blocks of consecutive
-// tokens, the last ones maybe empty. Floats are bound as words, because drivers may assume that
+// What the sampling kernels share. A row of logits is cut into at most N_BLOCKS blocks of
+// consecutive tokens. Floats are bound as words, because drivers may assume that
 // there is no NaN, and turned into words of the same order.
 const N_BLOCKS = 128u;
 const POSITIVE_INFINITY = 0xff800000u; // as ordered words; NaN is above
@@ -10,6 +10,8 @@ struct Span { start: u32, end: u32 }
 
 // Tokens of a block, a multiple of 8.
 fn span_size(vocab: u32) -> u32 { return (vocab + 8u * N_BLOCKS - 1u) / (8u * N_BLOCKS) * 8u; }
+
+fn blocks_of(vocab: u32) -> u32 { return (vocab + span_size(vocab) - 1u) / span_size(vocab); }
 
 fn span_of(block: u32, vocab: u32) -> Span {
   let size = span_size(vocab);

@@ -1,5 +1,9 @@
 import type { Gpu, Recorder, Tensor } from "../gpu/mod.ts";
-import { N_BLOCKS, sampleBounds } from "../kernels/sample_bounds.ts";
+import {
+  blockCapacity,
+  N_BLOCKS,
+  sampleBounds,
+} from "../kernels/sample_bounds.ts";
 import { sampleCollect } from "../kernels/sample_collect.ts";
 import { samplePeaks } from "../kernels/sample_peaks.ts";
 import { samplePick } from "../kernels/sample_pick.ts";
@@ -12,11 +16,6 @@ export interface Draw {
   readonly logits: Tensor;
   /** u32 `[R, 8]`, see `samplingSettings`. */
   readonly settings: Tensor;
-}
-
-/** Room for a row's candidates: blocks of equal size, a multiple of 8. */
-function capacityOf(vocab: number): number {
-  return 8 * N_BLOCKS * Math.ceil(vocab / (8 * N_BLOCKS));
 }
 
 /**
@@ -50,7 +49,7 @@ export class TokenDraw implements Disposable {
   /** The most rows of which an adapter can hold logits and candidates in one binding each. */
   static mostRows(gpu: Gpu, vocab: number): number {
     const { maxStorageBufferBindingSize } = gpu.limits;
-    return Math.floor(maxStorageBufferBindingSize / (4 * capacityOf(vocab)));
+    return Math.floor(maxStorageBufferBindingSize / (4 * blockCapacity(vocab)));
   }
 
   /**
@@ -91,7 +90,7 @@ export class TokenDraw implements Disposable {
   }
 
   #filterMemory() {
-    const capacity = capacityOf(this.#vocab);
+    const capacity = blockCapacity(this.#vocab);
     return this.#filter ??= {
       candidates: this.#table("candidates", "u32", capacity),
       left: this.#table("candidates left", "u32", capacity),

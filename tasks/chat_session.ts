@@ -9,10 +9,10 @@ import type { ChatMessage } from "../core/tokenizer.ts";
 import { generate } from "../steer/generate.ts";
 import type { Intervention, SteeringBank } from "../steer/interventions.ts";
 import { fitConversation } from "./conversation.ts";
+import { samplingOf } from "./sampling_flags.ts";
 import {
   checkReplyLength,
   loadModel,
-  samplingOf,
   Steering,
   type SteeringFlags,
   type SteeringSae,
@@ -67,7 +67,7 @@ export class ChatSession implements Disposable {
 
   /**
    * Checks the flags and loads the model.
-   * @throws {Error} If the model or the SAE is damaged, or they do not fit.
+   * @throws {Error} If sampling is out of range, the model or the SAE is damaged, or they do not fit.
    */
   static async open(
     flags: SteeringFlags,
@@ -77,6 +77,7 @@ export class ChatSession implements Disposable {
   ): Promise<ChatSession> {
     const { context_length } = folder.config;
     checkReplyLength(flags, folder);
+    samplingOf(flags, folder); // throws before anything is loaded
     const isSteered = flags.steer.length > 0 || flags.sae.length > 0;
     const steering = isSteered ? await Steering.open(flags, folder) : undefined;
     const interventions = flags.steer.map((text) => steering!.parse(text));
@@ -239,7 +240,7 @@ export class ChatSession implements Disposable {
   async #generate(prompt: readonly number[]): Promise<string> {
     const { tokenizer } = this.#folder;
     const bank = await this.#loadedBank();
-    const { seed, ...sampling } = samplingOf(this.#flags);
+    const { seed, ...sampling } = samplingOf(this.#flags, this.#folder);
     const request = {
       prompt,
       // Each reply has random numbers of its own.

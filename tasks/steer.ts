@@ -8,7 +8,9 @@ import { startTokenId } from "../core/model_folder.ts";
 import type { StreamDecoder } from "../core/tokenizer.ts";
 import { generate } from "../steer/generate.ts";
 import type { Intervention } from "../steer/interventions.ts";
+import type { Sampling } from "../steer/sampling.ts";
 import { runTask, type TaskContext } from "./cli.ts";
+import { samplingOf, samplingReport } from "./sampling_flags.ts";
 import { sideBySide, terminalWidth } from "./columns.ts";
 import { chatIds } from "./conversation.ts";
 import {
@@ -16,7 +18,6 @@ import {
   loadModel,
   type ModelForIds,
   openModelForIds,
-  samplingOf,
   Steering,
   STEERING_FLAGS,
   write,
@@ -61,6 +62,7 @@ interface Plan {
   readonly interventions: readonly Intervention[];
   /** Token ids. */
   readonly prompt: readonly number[];
+  readonly sampling: Sampling;
   readonly maxNewTokens: number;
   /** Whether each reply is steered. */
   readonly isSteered: readonly boolean[];
@@ -89,6 +91,7 @@ async function makePlan(flags: Flags): Promise<Plan> {
     steering,
     interventions,
     prompt,
+    sampling: samplingOf(flags, model),
     maxNewTokens: Math.min(flags.max_tokens, context_length - prompt.length),
     isSteered: flags.compare ? [false, true] : [interventions.length > 0],
   };
@@ -149,7 +152,8 @@ async function reply(
   flags: Flags,
   context: TaskContext,
 ): Promise<number[][]> {
-  const { model, steering, interventions, prompt, maxNewTokens } = plan;
+  const { model, steering, interventions, prompt, sampling, maxNewTokens } =
+    plan;
   const nTokens = plan.isSteered.length * (prompt.length + maxNewTokens);
   using loaded = await loadModel(flags, model, nTokens, context);
   using bank = await steering?.load(loaded.gpu, interventions);
@@ -160,7 +164,6 @@ async function reply(
       }`,
     );
   }
-  const sampling = samplingOf(flags);
   const requests = plan.isSteered.map((isSteered) => ({
     prompt,
     sampling,
@@ -210,11 +213,11 @@ function comparison(
 
 /** What `--json` prints. */
 function report(
-  { model, steering, interventions, prompt, isSteered, maxNewTokens }: Plan,
+  plan: Plan,
   flags: Flags,
   replies: readonly (readonly number[])[],
 ): Readonly<Record<string, unknown>> {
-  const { temperature, topP, topK, seed } = samplingOf(flags);
+  const { model, steering, interventions, isSteered } = plan;
   return {
     model: model.name,
     saes: (steering?.saes ?? []).map(({ sae, hookPoint }) => ({
@@ -228,9 +231,9 @@ function report(
     })),
     positions: flags.positions,
     encode: flags.encode,
-    sampling: { temperature, top_p: topP, top_k: topK, seed },
-    max_tokens: maxNewTokens,
-    prompt_ids: prompt,
+    sampling: samplingReport(plan.sampling),
+    max_tokens: plan.maxNewTokens,
+    prompt_ids: plan.prompt,
     replies: replies.map((ids, i) => ({
       steered: isSteered[i],
       text: model.hasTokenizer ? textOf(model, ids) : null,

@@ -14,7 +14,6 @@ import { openCheckpoint } from "../core/safetensors.ts";
 import { missingFile } from "../core/source.ts";
 import type { Tokenizer } from "../core/tokenizer.ts";
 import type { Gpu } from "../gpu/mod.ts";
-import type { Sampling } from "../steer/generate.ts";
 import {
   checkSteering,
   formatIntervention,
@@ -42,6 +41,7 @@ import {
   userPath,
 } from "./cli.ts";
 import { modelBytes, passBytes } from "./memory.ts";
+import { SAMPLING_FLAGS } from "./sampling_flags.ts";
 
 /** Flags of tasks that reply. */
 export const STEERING_FLAGS = {
@@ -71,31 +71,7 @@ export const STEERING_FLAGS = {
     min: 0,
     help: "block that the SAE was trained behind, for files that do not tell",
   },
-  greedy: {
-    default: false,
-    help: "always the likeliest token, as temperature 0",
-  },
-  temperature: { default: 0.7, min: 0, help: "of sampling" },
-  top_p: {
-    default: 0.9,
-    min: 0,
-    max: 1,
-    help: "keep the likeliest tokens that together reach this probability",
-  },
-  top_k: {
-    default: 0,
-    integer: true,
-    min: 0,
-    max: 2 ** 32 - 1,
-    help: "keep this many likeliest tokens; 0 keeps all",
-  },
-  seed: {
-    default: 0,
-    integer: true,
-    min: 0,
-    max: 2 ** 32 - 1,
-    help: "seed of sampling",
-  },
+  ...SAMPLING_FLAGS,
   max_tokens: {
     default: 128,
     integer: true,
@@ -157,17 +133,6 @@ export function checkReplyLength(
   throw new RangeError(
     `Cannot reply with --max-tokens ${max_tokens}: the context of model "${name}" is ${context_length} tokens: shorten it`,
   );
-}
-
-/** How tokens are chosen. */
-export function samplingOf(flags: SteeringFlags): Sampling {
-  const { temperature, top_p, top_k, seed } = flags;
-  return {
-    temperature: flags.greedy ? 0 : temperature,
-    topP: top_p,
-    topK: top_k,
-    seed,
-  };
 }
 
 /** An SAE that fits the model, and the block after which it was trained. */

@@ -43,6 +43,22 @@ export function filterReference(
   return Float64Array.from(kept, (w) => w / total);
 }
 
+/** Whether rounding leaves the choice of tokens as it is: no sum is close to top_p, no weight to min_p. */
+export function isClearCut(
+  logits: ArrayLike<number>,
+  settings: RowSettings,
+): boolean {
+  const { top_p, min_p } = settings;
+  const before = { ...settings, top_p: 1, min_p: 0 };
+  const descending = filterReference(logits, before).sort().reverse();
+  let sum = 0;
+  return descending.every((p) => {
+    sum += p;
+    return (top_p === 1 || Math.abs(sum - top_p) > 1e-5) &&
+      (min_p === 0 || Math.abs(p / descending[0]! - min_p) > 1e-5 * min_p);
+  });
+}
+
 /** Penalties of one row, and the tokens before. */
 export interface RowPenalties {
   readonly repetition: number;

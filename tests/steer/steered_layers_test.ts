@@ -133,7 +133,7 @@ Deno.test("SteeringBank steers after several blocks as float64 does, and capture
   const batch = wholeSequences(config, [ids]);
   using work = new Workspace(gpu, config, T);
   using cache = new KvCache(gpu, config, {
-    nSlots: T,
+    nRows: 1,
     nLayers,
     isShared: true,
   });
@@ -144,6 +144,7 @@ Deno.test("SteeringBank steers after several blocks as float64 does, and capture
     [T, bank.nSlots],
     new Float32Array(T * bank.nSlots).fill(NaN),
   );
+  cache.fit([T]);
   work.load(batch);
   bank.loadPass(ids.map((_, t) => ({ set, n: Math.max(0, t + 1 - nPrompt) })));
   gpu.record("steered", (rec) => {

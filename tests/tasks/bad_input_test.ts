@@ -208,6 +208,14 @@ Deno.test("tasks refuse a context longer than the model's, and layers and featur
     [["find", sae, `--feature=${D_SAE}`], /a feature from 0 to 63, /],
     [["steer", "hello", sae, "--steer=1=NaN"], /with a finite number/],
     [["chat", sae, "--steer=1=NaN"], /with a finite number/],
+    [["steer", "hello", "--logit-bias=5"], /"5": expected ID=BIAS, such as /],
+    [["steer", "hello", "--logit-bias=5=+inf"], /expected ID=BIAS, such as /],
+    [["chat", "--logit-bias=4096=1"], /token 4096: .* from 0 to 4095$/m],
+    [["chat", "--logit-bias=5=101"], /token 5 by 101: .* or -Infinity$/m],
+    [
+      ["steer", "hello", "--repetition-penalty=0"],
+      /penalty of 0: .* above 0$/m,
+    ],
     [["quickstart", "--out=sae"], /got other files \(".*"\): .*--out$/m],
   ];
   for (const [words, message] of cases) await refused(words, message, { cwd });

@@ -18,6 +18,7 @@ export const steer = (...args: string[]): Promise<TaskRun> =>
 
 /** What `--json` prints. */
 export interface Report {
+  readonly sampling: Readonly<Record<string, unknown>>;
   readonly prompt_ids: readonly number[];
   readonly saes: readonly { sae: string; hook_point: string }[];
   readonly steering: readonly {

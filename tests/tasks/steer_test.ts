@@ -127,6 +127,34 @@ Deno.test("steer takes modes, positions and sampling from its flags", async () =
   assert.deepEqual(await replies("--temperature", "0"), [greedy]);
 });
 
+Deno.test("steer penalizes and biases tokens as its flags say, and reports them", async () => {
+  const args = ["Who are you?", "--greedy", "--max-tokens", "12"];
+  const plain = await steerJson(...args);
+  const first = plain.replies[0]!.ids[0]!;
+  const { sampling, replies: [biased] } = await steerJson(
+    ...[...args, "--logit-bias", `${first}=-inf`, "--logit-bias", "7=-2.5"],
+    ...["--min-p", "0.1", "--repetition-penalty", "1.2"],
+    ...["--presence-penalty", "-0.5", "--frequency-penalty", "40"],
+  );
+  assert.deepEqual(sampling, {
+    temperature: 0,
+    top_p: 0.9,
+    top_k: 0,
+    min_p: 0.1,
+    repetition_penalty: 1.2,
+    presence_penalty: -0.5,
+    frequency_penalty: 40,
+    logit_bias: { [first]: "-inf", 7: -2.5 },
+    seed: 0,
+  });
+  assert.ok(!biased!.ids.includes(first), `${biased!.ids}`);
+  assert.equal(new Set(biased!.ids).size, biased!.ids.length);
+  const twice = ["--logit-bias", "7=1", "--logit-bias", "7=2"];
+  const { code, stderr } = await steer(...args, ...twice);
+  assert.equal(code, 1);
+  assert.match(stderr, /^error: Cannot read --logit-bias "7=2": .* twice$/m);
+});
+
 Deno.test("steer --raw goes on with the prompt after the start token", async () => {
   const plain = await steerJson("Once upon", "--raw", "--max-tokens", "4");
   const [start, ...rest] = plain.prompt_ids;
