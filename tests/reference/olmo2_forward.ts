@@ -107,5 +107,8 @@ function attend(
   const flat = (rows: readonly Vector[]): number[] =>
     rows.flatMap((row) => [...row]);
   const [K, V] = [flat(k), flat(v)];
-  return q.map((row, t) => attentionReference(row, K, V, [0, t], sizes));
+  return q.map((row, t) => {
+    const slots = [...Array(t + 1).keys()];
+    return attentionReference(row, K, V, slots, sizes);
+  });
 }
