@@ -66,9 +66,14 @@ async function readRange(
 
 /**
  * A folder of this machine. Its files are open only while they are read, so nobody has to close them.
+ * Links are followed, wherever they lead.
+ * @param options.whenMissing What to do where a file is missing; default to put it there.
  * @throws {Error} If there is no such folder, or it is a file.
  */
-export function directory(path: string): Folder {
+export function directory(
+  path: string,
+  options: { readonly whenMissing?: string } = {},
+): Folder {
   let isDirectory: boolean;
   try {
     isDirectory = Deno.statSync(path).isDirectory;
@@ -88,7 +93,7 @@ export function directory(path: string): Folder {
     name: path,
     has,
     async open(file): Promise<Source> {
-      if (!await has(file)) throw missingFile(path, file);
+      if (!await has(file)) throw missingFile(path, file, options.whenMissing);
       using opened = await fileSource(join(path, file));
       const { name, byteLength } = opened;
       return {
@@ -285,7 +290,7 @@ async function stat(path: string): Promise<Deno.FileInfo | null> {
 }
 
 /** Runs a file operation; its failure says the operation, the path and the reason in one line. */
-async function told<T>(
+export async function told<T>(
   verb: string,
   path: string,
   operation: () => Promise<T>,

@@ -250,9 +250,13 @@ export function urlFolder(baseUrl: string): Folder {
 }
 
 /** The error of every folder that lacks a file. */
-export function missingFile(folder: string, file: string): Error {
+export function missingFile(
+  folder: string,
+  file: string,
+  fix = "put it there, or name another folder",
+): Error {
   return new Error(
-    `Cannot open "${file}": no such file in "${folder}": put it there, or name another folder`,
+    `Cannot open "${file}": no such file in "${folder}": ${fix}`,
   );
 }
 

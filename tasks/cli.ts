@@ -17,6 +17,7 @@ import { SaeFile } from "../core/sae_file.ts";
 import { type Folder, readJson, type Source } from "../core/source.ts";
 import { Gpu, GpuLostError } from "../gpu/mod.ts";
 import { formatBytes } from "./format.ts";
+import { isFolder, openFolderOrRepo } from "./hub_folder.ts";
 import { Progress, type ProgressOptions } from "./progress.ts";
 
 const ROOT = dirname(import.meta.dirname!);
@@ -34,7 +35,7 @@ export const MODEL_FLAG = {
   model: {
     type: "string",
     help:
-      "folder of an OLMo-2 model; models/tiny-olmo2 of this repo without it",
+      "folder or repository id of an OLMo-2 model, as owner/name[@revision] after ./ocs download; models/tiny-olmo2 of this repo without it",
   },
 } as const satisfies FlagTable;
 
@@ -42,7 +43,8 @@ export const MODEL_FLAG = {
 export const SAE_FLAG = {
   sae: {
     type: "string",
-    help: "folder of an SAE; models/tiny-olmo2-sae of this repo without it",
+    help:
+      "folder or repository id of an SAE, as owner/name[/folder][@revision] after ./ocs download; models/tiny-olmo2-sae of this repo without it",
   },
 } as const satisfies FlagTable;
 
@@ -292,17 +294,21 @@ export async function openPath(path: string): Promise<Source | Folder> {
   return isFolder(absolute) ? directory(absolute) : await openFile(absolute);
 }
 
-function isFolder(path: string): boolean {
-  try {
-    return Deno.statSync(path).isDirectory;
-  } catch {
-    return false; // opening it as a file says what is wrong
-  }
-}
-
 /** A file that is open only while it is read, so that nobody has to close it. */
 async function openFile(path: string): Promise<Source> {
   return await directory(dirname(path)).open(basename(path));
+}
+
+/**
+ * Opens the folder of the model that `--model` names, or of the embedded one.
+ * @throws {Error} If there is neither a folder nor a repository in the cache.
+ */
+export async function modelDirectory(
+  typed: string | undefined,
+): Promise<Folder> {
+  return typed === undefined
+    ? directory(repoPath("models/tiny-olmo2"))
+    : await openFolderOrRepo("model", typed, userPath(typed));
 }
 
 /**
@@ -312,11 +318,7 @@ async function openFile(path: string): Promise<Source> {
 export async function openModel(
   typed: string | undefined,
 ): Promise<ModelFolder> {
-  return await openModelFolder(
-    directory(
-      typed === undefined ? repoPath("models/tiny-olmo2") : userPath(typed),
-    ),
-  );
+  return await openModelFolder(await modelDirectory(typed));
 }
 
 /**
@@ -329,9 +331,9 @@ export async function openSae(
   layer?: number,
 ): Promise<SaeFile> {
   return await SaeFile.open(
-    directory(
-      typed === undefined ? repoPath("models/tiny-olmo2-sae") : userPath(typed),
-    ),
+    typed === undefined
+      ? directory(repoPath("models/tiny-olmo2-sae"))
+      : await openFolderOrRepo("SAE", typed, userPath(typed)),
     layer === undefined ? {} : { layer },
   );
 }

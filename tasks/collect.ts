@@ -4,7 +4,7 @@
  * @module
  */
 // deno-lint-ignore-file no-console
-import { basename, join } from "node:path";
+import { join } from "node:path";
 import { claimOutputFolder, fingerprint, writeAtomic } from "../core/files.ts";
 import {
   defaultHookPoint,
@@ -12,6 +12,7 @@ import {
   type HookPoint,
   parseHookPoint,
 } from "../core/hook_point.ts";
+import { nameOfFolder } from "../core/hub_cache.ts";
 import type { ModelFolder } from "../core/model_folder.ts";
 import {
   parseResidualManifest,
@@ -201,7 +202,7 @@ function planOf(
       ? defaultHookPoint(n_layers)
       : parseHookPoint(flags.hook, n_layers),
     config: {
-      modelName: basename(name),
+      modelName: nameOfFolder(name),
       text: isStorybook ? flags.text : userPath(flags.text),
       contextLength,
       skipFirst: flags.skip_first,

@@ -6,7 +6,11 @@
 import { directory } from "../core/files.ts";
 import type { ConfigOf, FlagTable } from "../core/flags.ts";
 import { hookPlace, type HookPoint } from "../core/hook_point.ts";
-import { modelFingerprint, type ModelFolder } from "../core/model_folder.ts";
+import {
+  modelFingerprint,
+  type ModelFolder,
+  openModelFolder,
+} from "../core/model_folder.ts";
 import { Olmo2 } from "../core/olmo2.ts";
 import { readModelConfig } from "../core/olmo2_config.ts";
 import { checkSaeFits } from "../core/sae_fit.ts";
@@ -34,11 +38,10 @@ import {
   ANY_MODEL_FLAG,
   GPU_FLAGS,
   MODEL_FLAG,
-  openModel,
+  modelDirectory,
   openSae,
   SAE_FLAG,
   type TaskContext,
-  userPath,
 } from "./cli.ts";
 import { modelBytes, passBytes } from "./memory.ts";
 import { SAMPLING_FLAGS } from "./sampling_flags.ts";
@@ -103,9 +106,9 @@ export interface ModelForIds extends ModelFolder {
 export async function openModelForIds(
   typed: string | undefined,
 ): Promise<ModelForIds> {
-  const folder = typed === undefined ? undefined : directory(userPath(typed));
-  if (!folder || await folder.has("tokenizer.json")) {
-    return { ...await openModel(typed), hasTokenizer: true };
+  const folder = await modelDirectory(typed);
+  if (await folder.has("tokenizer.json")) {
+    return { ...await openModelFolder(folder), hasTokenizer: true };
   }
   const config = await readModelConfig(folder);
   const checkpoint = await openCheckpoint(folder);

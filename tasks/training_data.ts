@@ -2,7 +2,6 @@
  * What `train` trains on: residuals that were collected, or a model's own while it reads a text.
  * @module
  */
-import { basename } from "node:path";
 import { directory } from "../core/files.ts";
 import type { ConfigOf, FlagTable } from "../core/flags.ts";
 import {
@@ -10,6 +9,7 @@ import {
   hookPlace,
   parseHookPoint,
 } from "../core/hook_point.ts";
+import { nameOfFolder } from "../core/hub_cache.ts";
 import type { ModelFolder } from "../core/model_folder.ts";
 import { ResidualFolder } from "../core/residuals.ts";
 import { readDocuments } from "../core/text.ts";
@@ -229,7 +229,7 @@ async function findText(
     },
     metadata: {
       hookPoint,
-      modelName: basename(model.name),
+      modelName: nameOfFolder(model.name),
       modelFingerprint: model.fingerprint,
       contextLength,
       text: source,

@@ -5,6 +5,7 @@
 import { dirname, isAbsolute, join } from "node:path";
 import type { FlagTable } from "../core/flags.ts";
 import type { TuningStore } from "../gpu/mod.ts";
+import { variable } from "./environment.ts";
 
 /** `--autotune`. */
 export const AUTOTUNE_FLAG = {
@@ -15,12 +16,6 @@ export const AUTOTUNE_FLAG = {
       "time a few variants of each kernel on this adapter: never, where no earlier run has, or anew",
   },
 } as const satisfies FlagTable;
-
-/** Reads a variable of the environment; undefined where it is not set, or may not be read. */
-function variable(name: string): string | undefined {
-  const { state } = Deno.permissions.querySync({ name: "env", variable: name });
-  return state === "granted" ? Deno.env.get(name) || undefined : undefined;
-}
 
 /** The file; undefined where the user has no cache folder that is known. */
 export function tuningFile(

@@ -14,6 +14,7 @@ import { checkSampling } from "../steer/sampling_checks.ts";
 import { replayTraining } from "../train/replay.ts";
 import {
   GPU_FLAGS,
+  modelDirectory,
   repoPath,
   runTask,
   type TaskContext,
@@ -111,7 +112,7 @@ if (import.meta.main) {
       model: {
         type: "string",
         help:
-          "model folder to compare, with --expected; the built-in golden checks without it",
+          "folder or repository id of a model to compare, with --expected; the built-in golden checks without it",
       },
       expected: {
         type: "string",
@@ -140,7 +141,7 @@ if (import.meta.main) {
       parts.push(
         await verifyModel(
           gpu,
-          directory(userPath(model)),
+          await modelDirectory(model),
           directory(dirname(path)),
           basename(path),
         ),
