@@ -110,7 +110,7 @@ export function hubCache(env: Environment): string {
 }
 
 function home(env: Environment): string {
-  const path = env("HOME") ?? env("USERPROFILE");
+  const path = env("HOME") || env("USERPROFILE");
   if (path) return path;
   throw new Error(
     "Cannot find the Hugging Face cache: expected HOME, HF_HOME or HF_HUB_CACHE in the environment: got none: set HF_HOME",

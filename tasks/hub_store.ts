@@ -82,6 +82,7 @@ export class CacheStore implements HubStore {
         hash === file.hash
       );
       await this.#linkFile(file, isLastUse);
+      await DiskPart.remove(this.#blob(file), file);
     }
   }
 
@@ -164,6 +165,14 @@ class DiskPart implements FilePart {
     const done = parseRanges(log, file.size);
     const isHeld = (done.at(-1)?.end ?? 0) <= (sizeOf(part.#data) ?? 0);
     return isHeld ? done : [];
+  }
+
+  /** Removes a part that is needed no longer, as where Python was faster. */
+  static async remove(blob: string, file: HubFile): Promise<void> {
+    const part = new DiskPart(blob, file, []);
+    for (const path of [part.#data, part.#log]) {
+      await Deno.remove(path).catch(() => {}); // there is none, as a rule
+    }
   }
 
   get done(): readonly ByteRange[] {

@@ -100,6 +100,13 @@ Deno.test("ocs runs the task in the repository when Deno is on PATH", async () =
   assert.equal(Deno.statSync(`${machine.repo}/.deno/run`).mode! & 0o777, 0o700);
 });
 
+Deno.test("ocs downloads on machines without a Vulkan driver", async () => {
+  const machine = new Machine({ deno: deno("2.9.6"), ldconfig: "" });
+  const run = await machine.ocs(["download", "a/b"], { VK_DRIVER_FILES: "" });
+  assert.equal(run.stderr, "");
+  assert.match(run.stdout, /^\[task\]\n\[-q\]\n\[download\]\n\[a\/b\]\n/);
+});
+
 Deno.test("ocs lists the tasks when called without one, or for help", async () => {
   const machine = new Machine({ deno: deno("2.9.6"), ldconfig: "" });
   for (const args of [[], ["--help"], ["-h"]]) {

@@ -63,12 +63,19 @@ export class FakeHub implements AsyncDisposable {
   /** Branches and tags of all repositories. */
   readonly revisions: Record<string, string> = {};
   readonly asked: Asked[] = [];
+  /** For files. */
   misbehave: Misbehave = () => undefined;
+  /** For listings. */
+  misbehaveListing: () => Response | undefined = () => undefined;
+  readonly #stop = new AbortController();
   readonly #hub: Deno.HttpServer<Deno.NetAddr>;
   readonly #store: Deno.HttpServer<Deno.NetAddr>;
 
   constructor() {
-    const options = { hostname: "127.0.0.1", port: 0, onListen: () => {} };
+    const options = {
+      ...{ hostname: "127.0.0.1", port: 0, onListen: () => {} },
+      signal: this.#stop.signal, // ends answers that would never end
+    };
     this.#hub = Deno.serve(options, (request) => this.#answerHub(request));
     this.#store = Deno.serve(options, (request) => this.#answerStore(request));
   }
@@ -84,7 +91,8 @@ export class FakeHub implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await Promise.all([this.#hub.shutdown(), this.#store.shutdown()]);
+    this.#stop.abort();
+    await Promise.all([this.#hub.finished, this.#store.finished]);
   }
 
   async #answerHub(request: Request): Promise<Response> {
@@ -93,7 +101,7 @@ export class FakeHub implements AsyncDisposable {
     if (api === "api") {
       const repo = this.repos[`${type}/${owner}/${name}`];
       const revision = decodeURIComponent(rest[0]!);
-      return await this.#list(request, `${owner}/${name}`, repo, revision);
+      return this.#list(request, `${owner}/${name}`, repo, revision);
     }
     const isDataset = pathname.startsWith("/datasets/");
     const parts = pathname.slice(1).split("/").slice(isDataset ? 1 : 0);
@@ -120,18 +128,18 @@ export class FakeHub implements AsyncDisposable {
     });
   }
 
-  async #list(
+  #list(
     request: Request,
     id: string,
     repo: ServedRepo | undefined,
     revision: string,
-  ): Promise<Response> {
+  ): Response {
     const asked: Asked = {
       ...{ server: "hub", file: "", start: 0, end: 0, isRange: false },
       token: request.headers.get("authorization"),
     };
     this.asked.push(asked);
-    const other = await this.misbehave(asked, new Uint8Array());
+    const other = this.misbehaveListing();
     if (other) return other;
     if (!repo) {
       const headers = { "x-error-code": "RepoNotFound" };
@@ -191,18 +199,18 @@ function refuse(request: Request, repo: ServedRepo): Response | undefined {
   return new Response("gated", { status: token ? 403 : 401, headers });
 }
 
-/** The right answer to a request for a file. */
+/** The right answer to a request for a file; another body where one is given. */
 export function answerFile(
-  { start, end, isRange }: Asked,
+  { start, end, isRange }: Pick<Asked, "start" | "end" | "isRange">,
   bytes: Uint8Array<ArrayBuffer>,
   body: BodyInit = bytes.slice(start, end),
 ): Response {
-  if (!isRange) return new Response(body);
-  const range = `bytes ${start}-${end - 1}/${bytes.length}`;
-  return new Response(body, {
-    status: 206,
-    headers: { "content-range": range },
-  });
+  const headers: Record<string, string> = {
+    "content-length": `${end - start}`,
+  };
+  if (!isRange) return new Response(body, { headers });
+  headers["content-range"] = `bytes ${start}-${end - 1}/${bytes.length}`;
+  return new Response(body, { status: 206, headers });
 }
 
 /** A right answer that is cut off after some bytes, or stalls there. */
@@ -218,12 +226,29 @@ export function brokenAnswer(
     async pull(controller): Promise<void> {
       if (!isSent && after > 0) {
         controller.enqueue(bytes.slice(start, start + after));
-      } else if (end === "cut") {
-        // What was sent shall arrive before the connection is gone.
-        await new Promise((resolve) => setTimeout(resolve, 5));
-        controller.error(new Error("cut"));
-      } else await new Promise(() => {});
+      } else if (end === "cut") controller.close(); // fewer bytes than promised
+      else await new Promise(() => {});
       isSent = true;
+    },
+  });
+  return answerFile(asked, bytes, body);
+}
+
+/** A right answer that takes a while. */
+export function slowAnswer(
+  asked: Asked,
+  bytes: Uint8Array<ArrayBuffer>,
+  chunkBytes: number,
+  msPerChunk: number,
+): Response {
+  let at = asked.start;
+  const body = new ReadableStream<Uint8Array<ArrayBuffer>>({
+    async pull(controller): Promise<void> {
+      const end = Math.min(asked.end, at + chunkBytes);
+      await new Promise((resolve) => setTimeout(resolve, msPerChunk));
+      controller.enqueue(bytes.slice(at, end));
+      at = end;
+      if (at === asked.end) controller.close();
     },
   });
   return answerFile(asked, bytes, body);
