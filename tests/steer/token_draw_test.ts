@@ -405,4 +405,15 @@ Deno.test("TokenDraw never takes a token of probability 0", async () => {
       assert.deepEqual([...tokens], only);
     }
   }
+  // Every other token is left out, between others that are not.
+  const many = 40_000;
+  const alternate = Float32Array.from({ length: 9 * many }, (_, i) => i % 2);
+  for (const step of Array(5).keys()) {
+    const settings = Array.from(
+      { length: 9 },
+      (_, seed) => ({ ...all, top_k: many / 2, seed, step }),
+    );
+    const { tokens } = await drawn(alternate, settings);
+    assert.ok(tokens.every((token) => token % 2 === 1), `${tokens}`);
+  }
 });
