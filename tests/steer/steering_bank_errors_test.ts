@@ -98,18 +98,27 @@ Deno.test("SteeringBank.add() takes as many features as the kernel does, and ref
   await bank.add([{ ...all[0]!, layer: 1 }, ...all.slice(1)]);
 });
 
-Deno.test("SteeringBank refuses more rows than a binding holds, and goes on with those that are there", async () => {
+Deno.test("SteeringBank refuses more rows than a binding holds, and gives back those that it took", async () => {
   using gpu = await testGpu({ maxBindingBytes: 4 * D_MODEL * 20 });
   const { sae } = await openSae();
   using bank = await SteeringBank.open(gpu, single(sae));
-  const set = (n: number) =>
-    Array.from({ length: n }, (_, i) => absolute(i, "add", 1));
-  await bank.add(set(15));
+  const set = (start: number, n: number) =>
+    Array.from({ length: n }, (_, i) => absolute(start + i, "add", 1));
+  await bank.add(set(0, 10));
   await rejectsInOneLine(
-    () => bank.add(set(21)),
+    () => bank.add(set(5, 16)),
     /^RangeError: Cannot steer 21 features in all sets together: expected at most 20, /,
   );
-  await bank.add(set(20));
+  // Each beside the one before it, while it is read: room for no other.
+  for (const start of [10, 20, 30]) await bank.replace(0, set(start, 10));
+  bank.remove(0);
+  const all = await bank.add(set(0, 20));
+  await bank.replace(all, []);
+  const late = bank.replace(all, set(0, 10));
+  await Promise.resolve(); // it has begun
+  bank.remove(all);
+  await rejectsInOneLine(() => late, /^RangeError: Cannot steer by set \d: /);
+  await bank.add(set(20, 20));
 });
 
 Deno.test("SteeringBank needs thresholds of topk where activations count, watched ones too", async () => {

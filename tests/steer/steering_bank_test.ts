@@ -87,6 +87,18 @@ Deno.test("SteeringBank.replace() takes effect with the next pass, and reads no 
   );
 });
 
+Deno.test("SteeringBank.run() does nothing where the pass that was loaded last has nothing to do", async () => {
+  const { sae } = await openSae();
+  using bank = await SteeringBank.open(await testGpu(), single(sae));
+  const set = await bank.add([absolute(3, "clamp", 6)]);
+  const none = await bank.add([]);
+  assert.notDeepEqual(await pass(bank, [set, set, set]), X);
+  assert.deepEqual(await pass(bank, [undefined, none, undefined]), X);
+  await bank.replace(none, [absolute(4, "clamp", 6)]);
+  await bank.replace(set, []);
+  assert.deepEqual(await pass(bank, [set, set, undefined]), X);
+});
+
 Deno.test("SteeringBank takes units of the maximum in replaced sets", async () => {
   const { sae, weights } = await openSae();
   using bank = await SteeringBank.open(await testGpu(), single(sae));
@@ -132,6 +144,11 @@ Deno.test("SteeringBank keeps sets right while its memory grows, and gives rows 
     if (i % 3 > 0) bank.remove(set);
   }
   assert.equal(gpu.allocatedBytes, full, "rows were free for others");
+  const last = await bank.add([]);
+  for (let i = 0; i < 3 * D_SAE; i++) {
+    await bank.replace(last, sets[i % D_SAE]!);
+  }
+  assert.equal(gpu.allocatedBytes, full, "so were those of replaced ones");
   assertClose(
     await pass(bank, [0, D_SAE, undefined]),
     want([sets[0]!, sets[9]!, []], weights),
