@@ -48,7 +48,6 @@ const QUICK_MS = 100;
  */
 export class Decoder implements Disposable {
   readonly #model: Olmo2;
-  readonly #steering: SteeringBank | undefined;
   readonly #maxRows: number;
   readonly #owned: DisposableStack;
   readonly #cache: KvCache;
@@ -76,7 +75,6 @@ export class Decoder implements Disposable {
       );
     }
     this.#model = model;
-    this.#steering = steering;
     this.#maxRows = maxRows;
     using owned = new DisposableStack();
     this.#cache = owned.use(
@@ -107,13 +105,19 @@ export class Decoder implements Disposable {
     return this.#waiting.length;
   }
 
+  /** Where the sets of requests and replies are from now on. */
+  set steering(bank: SteeringBank | undefined) {
+    this.#passes.steering = bank;
+  }
+
   /**
    * Takes a request; its reply joins the batch in one of the next turns.
    * @throws {RangeError} If the prompt is empty or, with `maxNewTokens`, longer than the model's context, if a number is
    * out of range, or if the steering set does not exist.
    */
   add(request: ReplyRequest): Reply {
-    checkRequest(this.#model, request, request.maxNewTokens, this.#steering);
+    const { steering } = this.#passes;
+    checkRequest(this.#model, request, request.maxNewTokens, steering);
     const { eos_token_ids } = this.#model.config;
     const reply = new Reply(request, request.stopIds ?? eos_token_ids);
     if (request.maxNewTokens === 0) reply.finish("length");
@@ -126,10 +130,7 @@ export class Decoder implements Disposable {
    * @throws {Error} If the GPU fails.
    */
   async turn(): Promise<void> {
-    if (this.#passes.lacksRoom) {
-      await this.#deliver(0);
-      this.#passes.makeRoom();
-    }
+    if (this.#passes.lacksRoom) await this.#deliver(0);
     this.#removeEnded();
     for (const row of this.#rows) this.#obey(row);
     this.#admit();
@@ -240,6 +241,7 @@ export class Decoder implements Disposable {
   /** Waits until no more than `most` parcels are under way, and gives replies their tokens in the order they joined. */
   async #deliver(most: number): Promise<void> {
     for (const parcel of await this.#passes.receive(most)) this.#open(parcel);
+    if (this.#passes.lacksRoom && most === 0) this.#passes.makeRoom();
     this.#removeEnded();
   }
 
@@ -252,7 +254,7 @@ export class Decoder implements Disposable {
       const steps = [...Array(tag[i]!.n).keys()];
       const nWatched = reply.steeringSet === undefined
         ? 0
-        : this.#steering!.watchedOf(reply.steeringSet).length;
+        : this.#passes.steering!.watchedOf(reply.steeringSet).length;
       reply.deliver(
         steps.map((step) => token(step, i)),
         steps.map((step) => activations(step, i).slice(0, nWatched)),

@@ -35,9 +35,10 @@ export class DecoderPasses implements Disposable {
   readonly sampler: Sampler;
   /** Most prompt tokens of a pass. */
   readonly prefillTokens: number;
+  /** Where steering sets are. */
+  steering: SteeringBank | undefined;
   readonly #model: Olmo2;
   readonly #cache: KvCache;
-  readonly #steering: SteeringBank | undefined;
   readonly #maxRows: number;
   readonly #owned: DisposableStack;
   readonly #work: Workspace;
@@ -56,7 +57,7 @@ export class DecoderPasses implements Disposable {
     const { cache, maxRows, steering, prefillTokens } = options;
     this.#model = model;
     this.#cache = cache;
-    this.#steering = steering;
+    this.steering = steering;
     this.#maxRows = maxRows;
     this.prefillTokens = Math.min(
       prefillTokens ?? MOST_PREFILL_TOKENS,
@@ -85,7 +86,7 @@ export class DecoderPasses implements Disposable {
 
   /** Whether the bank captures more than there is room for; call {@link makeRoom} when nothing is under way. */
   get lacksRoom(): boolean {
-    return (this.#steering?.nSlots ?? 0) > this.#outbox.shape.nSlots;
+    return (this.steering?.nSlots ?? 0) > this.#outbox.shape.nSlots;
   }
 
   /** Makes room for what the bank captures now. */
@@ -169,7 +170,7 @@ export class DecoderPasses implements Disposable {
       this.#model.config,
       parts.map(({ row, ...part }) => ({ ...part, row: row.index })),
     ));
-    this.#steering?.loadPass(parts.flatMap(({ row, ids, position }) => {
+    this.steering?.loadPass(parts.flatMap(({ row, ids, position }) => {
       const { steeringSet, request: { positions, prompt } } = row.reply;
       return ids.map((_, j): SteeredToken => {
         const n = Math.max(0, position + j + 1 - prompt.length);
@@ -184,7 +185,7 @@ export class DecoderPasses implements Disposable {
     return this.#model.forward(rec, this.#work, this.#cache, {
       hook: (rec, layer, resid) => {
         const captured = this.#captured?.rows(0, resid.nRows);
-        this.#steering?.run(rec, layer, resid, captured);
+        this.steering?.run(rec, layer, resid, captured);
       },
     });
   }
@@ -241,7 +242,7 @@ export class DecoderPasses implements Disposable {
 
   #makeOutbox(): void {
     const { gpu } = this.#model;
-    const nSlots = this.#steering?.nSlots ?? 0;
+    const nSlots = this.steering?.nSlots ?? 0;
     const maxRows = this.#maxRows;
     this.#outbox = new Outbox(gpu, { maxRows, maxSteps: MOST_STEPS, nSlots });
     if (nSlots === 0) return;

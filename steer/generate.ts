@@ -54,12 +54,17 @@ export async function generate(
   );
   while (!decoder.isIdle && !signal?.aborted) {
     await decoder.turn();
-    replies.forEach(throwIfFailed);
+    replies.forEach(checkReply);
   }
   return replies.map(({ ids }) => [...ids]);
 }
 
-function throwIfFailed({ end, request, ids }: Reply): void {
+/**
+ * Throws if a reply ended for a reason that nobody wants.
+ * @throws {RangeError} If the cache had no room for it.
+ * @throws {Error} If its logits were not finite.
+ */
+export function checkReply({ end, request, ids }: Reply): void {
   if (end === "faulty") {
     throw new Error(
       "Cannot choose the next token: expected finite logits: got NaN or infinity: steer less strongly",

@@ -18,6 +18,11 @@ export interface GenerateRequest {
   readonly sampling: Sampling;
   /** Index of the set in the steering bank that steers this reply; none when absent. */
   readonly steeringSet?: number;
+  /**
+   * Called with each new token in order; true ends the reply with this token, which is part of it.
+   * `ReplyText` tells it of stop strings.
+   */
+  readonly stop?: (id: number) => boolean;
 }
 
 /**

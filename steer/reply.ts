@@ -10,11 +10,6 @@ export interface ReplyRequest extends GenerateRequest {
   readonly maxNewTokens: number;
   /** The reply ends before one of these; the model's end-of-text ids when absent. */
   readonly stopIds?: readonly number[];
-  /**
-   * Called with each new token in order; true ends the reply with this token, which is part of it.
-   * `ReplyText` of `reply_text.ts` makes one of stop strings.
-   */
-  readonly stop?: (id: number) => boolean;
   /** Which tokens are steered; `all` when absent. */
   readonly positions?: SteeredPositions;
   /** Called with new tokens as they arrive, several at a time. */

@@ -25,12 +25,24 @@ if (import.meta.main) {
     const ask = (): void =>
       isTerminal && !session.isOver ? write("> ") : undefined;
     ask();
-    for await (const line of inputLines(context.signal)) {
+    const failure = new AbortController();
+    const signal = AbortSignal.any([context.signal, failure.signal]);
+    let reply = Promise.resolve();
+    for await (const line of inputLines(signal)) {
       interrupts.disarm();
+      const isCommand = line.trim().startsWith("/");
+      // A person may steer a reply that is coming; the lines of a file are taken one after the other.
+      if (!isTerminal || !isCommand) await reply;
+      if (!isCommand) {
+        reply = session.take(line).then(ask);
+        reply.catch((error) => failure.abort(error));
+        continue;
+      }
       await session.take(line);
       if (session.isOver) break;
-      ask();
+      if (!session.isReplying) ask();
     }
+    await reply;
   });
 }
 

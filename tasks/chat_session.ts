@@ -6,8 +6,11 @@ import type { ModelFolder } from "../core/model_folder.ts";
 import type { Olmo2 } from "../core/olmo2.ts";
 import { nearest } from "../core/suggest.ts";
 import type { ChatMessage } from "../core/tokenizer.ts";
-import { generate } from "../steer/generate.ts";
+import { Decoder } from "../steer/decoder.ts";
+import { checkReply } from "../steer/generate.ts";
 import type { Intervention, SteeringBank } from "../steer/interventions.ts";
+import type { Reply } from "../steer/reply.ts";
+import { ReplyText } from "../steer/reply_text.ts";
 import { fitConversation } from "./conversation.ts";
 import { samplingOf } from "./sampling_flags.ts";
 import {
@@ -32,7 +35,15 @@ export interface ChatOutput {
 interface Command {
   readonly usage: string;
   readonly help: string;
+  /** Whether it can be given while a reply comes. */
+  readonly isQuick: boolean;
   readonly run: (argument: string) => void | Promise<void>;
+}
+
+/** A reply that is coming. */
+interface ComingReply {
+  readonly decoder: Decoder;
+  readonly reply: Reply;
 }
 
 /** A conversation; owns the model. */
@@ -49,7 +60,7 @@ export class ChatSession implements Disposable {
   #interventions: readonly Intervention[] = [];
   #turns: readonly ChatMessage[] = [];
   #nReplies = 0;
-  #reply: AbortController | undefined;
+  #coming: ComingReply | undefined;
   #isOver = false;
 
   private constructor(
@@ -94,10 +105,15 @@ export class ChatSession implements Disposable {
     return this.#isOver;
   }
 
+  /** Whether a reply is under way; then only commands can be taken, those that do not touch the conversation. */
+  get isReplying(): boolean {
+    return this.#coming !== undefined;
+  }
+
   /** Stops the reply that is under way; whether there was one. */
   stopReply(): boolean {
-    if (!this.#reply || this.#reply.signal.aborted) return false;
-    this.#reply.abort();
+    if (!this.#coming || this.#coming.reply.end !== undefined) return false;
+    this.#coming.reply.cancel();
     return true;
   }
 
@@ -117,6 +133,11 @@ export class ChatSession implements Disposable {
   async #command(text: string): Promise<void> {
     const [, name = "", argument = ""] = /^\/(\S*)\s*(.*)$/s.exec(text) ?? [];
     const command = this.#commands.get(name);
+    if (command && this.isReplying && !command.isQuick) {
+      throw new RangeError(
+        `Cannot run /${name} while a reply comes: expected /steer or /clear: wait for it, or stop it with Ctrl-C`,
+      );
+    }
     if (command) return await command.run(argument);
     const [near] = nearest(name, this.#commands.keys(), 1);
     throw new RangeError(
@@ -131,25 +152,30 @@ export class ChatSession implements Disposable {
   #commandTable(): ReadonlyMap<string, Command> {
     return new Map<string, Command>([
       ["steer", {
+        isQuick: true,
         usage: "/steer [758=5x]",
         help:
-          "steers by one more feature, by number or label; alone it lists them",
+          "steers by one more feature, by number or label, a reply that is coming too; alone it lists them",
         run: (argument) => this.#steer(argument),
       }],
       ["clear", {
+        isQuick: true,
         usage: "/clear",
         help: "ends all steering",
-        run: () => {
+        run: async () => {
           this.#interventions = [];
+          await this.#steerComing();
           this.#answer("not steered");
         },
       }],
       ["find", {
+        isQuick: false,
         usage: "/find WORD",
         help: "lists the features that fire on a word",
         run: (argument) => this.#find(argument),
       }],
       ["reset", {
+        isQuick: false,
         usage: "/reset",
         help: "forgets the conversation; the steering stays",
         run: () => {
@@ -158,11 +184,13 @@ export class ChatSession implements Disposable {
         },
       }],
       ["help", {
+        isQuick: true,
         usage: "/help",
         help: "lists the commands",
         run: () => this.#answer(this.#helpText()),
       }],
       ["quit", {
+        isQuick: false,
         usage: "/quit",
         help: "ends the chat, as the end of the input does",
         run: () => {
@@ -194,6 +222,7 @@ export class ChatSession implements Disposable {
       ];
       await steering.check(interventions);
       this.#interventions = interventions;
+      await this.#steerComing();
     }
     if (this.#interventions.length === 0) return this.#answer("not steered");
     const steering = this.#steering!;
@@ -202,6 +231,14 @@ export class ChatSession implements Disposable {
         steering.describePlaces(this.#interventions)
       }`,
     );
+  }
+
+  /** Steers the reply that is coming as things are now, from its next token on. */
+  async #steerComing(): Promise<void> {
+    if (!this.#coming) return;
+    const bank = await this.#loadedBank();
+    if (bank) this.#coming.decoder.steering = bank;
+    this.#coming.reply.steer(bank ? 0 : undefined);
   }
 
   async #find(words: string): Promise<void> {
@@ -223,9 +260,11 @@ export class ChatSession implements Disposable {
       ...this.#turns,
       { role: "user", content: message },
     ];
-    const { max_tokens, system } = this.#flags;
+    const { max_tokens, system, truncate } = this.#flags;
     const room = config.context_length - max_tokens;
-    const fitted = fitConversation(tokenizer, system, turns, room);
+    const fitted = fitConversation(tokenizer, system, turns, room, {
+      truncate,
+    });
     const nDropped = turns.length - fitted.turns.length;
     if (nDropped > 0) {
       this.#output.note(
@@ -241,34 +280,43 @@ export class ChatSession implements Disposable {
     const { tokenizer } = this.#folder;
     const bank = await this.#loadedBank();
     const { seed, ...sampling } = samplingOf(this.#flags, this.#folder);
-    const request = {
+    const { positions, max_tokens, stop } = this.#flags;
+    const text = new ReplyText(
+      tokenizer.streamDecoder({ skipSpecial: true }),
+      stop,
+    );
+    let said = "";
+    const show = (piece: string): void => {
+      said += piece;
+      this.#output.write(piece);
+    };
+    using decoder = new Decoder(this.#model, {
+      maxRows: 1,
+      ...(bank && { steering: bank }),
+    });
+    const reply = decoder.add({
       prompt,
       // Each reply has random numbers of its own.
       sampling: { ...sampling, seed: (seed + this.#nReplies++) % 2 ** 32 },
-      ...(bank ? { steeringSet: 0 } : {}),
-    };
-    const decoder = tokenizer.streamDecoder({ skipSpecial: true });
-    let reply = "";
-    const show = (text: string): void => {
-      reply += text;
-      this.#output.write(text);
-    };
-    const controller = this.#reply = new AbortController();
+      maxNewTokens: max_tokens,
+      positions,
+      stop: (id) => {
+        show(text.push(id));
+        return text.isStopped;
+      },
+      ...(bank && { steeringSet: 0 }),
+    });
+    this.#coming = { decoder, reply };
     try {
-      await generate(this.#model, [request], {
-        maxNewTokens: this.#flags.max_tokens,
-        ...(bank ? { steering: bank } : {}),
-        positions: this.#flags.positions,
-        signal: controller.signal,
-        onTokens: (_, ids) => show(ids.map((id) => decoder.push(id)).join("")),
-      });
+      while (!decoder.isIdle) await decoder.turn();
+      checkReply(reply);
     } finally {
-      this.#reply = undefined;
-      show(decoder.end());
+      this.#coming = undefined;
+      show(text.end());
       this.#output.write("\n");
     }
-    if (controller.signal.aborted) this.#output.note("stopped");
-    return reply;
+    if (reply.end === "cancelled") this.#output.note("stopped");
+    return said;
   }
 
   /** The bank with what steers now as its set 0; undefined where nothing does. */

@@ -7,12 +7,13 @@ import type { ConfigOf, FlagTable } from "../core/flags.ts";
 import { startTokenId } from "../core/model_folder.ts";
 import type { StreamDecoder } from "../core/tokenizer.ts";
 import { generate } from "../steer/generate.ts";
+import { ReplyText } from "../steer/reply_text.ts";
 import type { Intervention } from "../steer/interventions.ts";
 import type { Sampling } from "../steer/sampling.ts";
 import { runTask, type TaskContext } from "./cli.ts";
 import { samplingOf, samplingReport } from "./sampling_flags.ts";
 import { sideBySide, terminalWidth } from "./columns.ts";
-import { chatIds } from "./conversation.ts";
+import { cutMessageIds } from "./conversation.ts";
 import {
   checkReplyLength,
   loadModel,
@@ -78,12 +79,17 @@ async function makePlan(flags: Flags): Promise<Plan> {
   if (flags.compare && interventions.length === 0) {
     throw new TypeError("Cannot compare: expected --steer: got none");
   }
+  checkReplyLength(flags, model);
   const prompt = promptIds(flags, model);
   const { context_length } = model.config;
-  checkReplyLength(flags, model);
   if (prompt.length >= context_length) {
     throw new RangeError(
-      `Cannot reply to a prompt of ${prompt.length} tokens: expected fewer than the model's context of ${context_length}: shorten it`,
+      `Cannot reply to a prompt of ${prompt.length} tokens: expected fewer than the model's context of ${context_length}: shorten it, or cut it with --truncate`,
+    );
+  }
+  if (flags.stop.length > 0 && !model.hasTokenizer) {
+    throw new TypeError(
+      `Cannot stop at a text: expected a model with a tokenizer.json: got none in "${model.name}"`,
     );
   }
   return {
@@ -118,14 +124,20 @@ function promptIds(flags: Flags, model: ModelForIds): number[] {
       }`,
     );
   }
-  if (ids !== undefined) return parseIds(ids, model.config.vocab_size);
+  const { context_length, vocab_size } = model.config;
+  const room = flags.truncate ? context_length - flags.max_tokens : Infinity;
+  if (ids !== undefined) return cut(parseIds(ids, vocab_size), room);
   const { tokenizer } = model;
-  if (!raw) {
-    return chatIds(tokenizer, system, [{ role: "user", content: prompt! }]);
-  }
+  if (!raw) return cutMessageIds(tokenizer, system, prompt!, room);
   const encoded = tokenizer.encode(prompt!, { addSpecial: false });
   const start = startTokenId(model);
-  return encoded[0] === start ? encoded : [start, ...encoded];
+  const [first, ...rest] = encoded;
+  return [start, ...cut(first === start ? rest : encoded, room - 1)];
+}
+
+/** The last tokens, as many as there is room for. */
+function cut(ids: readonly number[], room: number): number[] {
+  return ids.slice(Math.max(0, ids.length - room));
 }
 
 /** Token ids with spaces or commas between. */
@@ -146,12 +158,19 @@ function parseIds(text: string, vocabSize: number): number[] {
   });
 }
 
+/** What was generated. */
+interface SaidReply {
+  readonly ids: readonly number[];
+  /** The text up to a stop; ids where the model has no tokenizer. */
+  readonly text: string;
+}
+
 /** Generates the replies, and prints a single one as it comes. */
 async function reply(
   plan: Plan,
   flags: Flags,
   context: TaskContext,
-): Promise<number[][]> {
+): Promise<SaidReply[]> {
   const { model, steering, interventions, prompt, sampling, maxNewTokens } =
     plan;
   const nTokens = plan.isSteered.length * (prompt.length + maxNewTokens);
@@ -164,24 +183,34 @@ async function reply(
       }`,
     );
   }
-  const requests = plan.isSteered.map((isSteered) => ({
+  const isShown = !flags.json && !flags.compare;
+  const said = plan.isSteered.map(() => "");
+  const show = (i: number, piece: string): void => {
+    said[i] += piece;
+    if (isShown) write(piece);
+  };
+  const texts = plan.isSteered.map(() =>
+    new ReplyText(decoderOf(model), flags.stop)
+  );
+  const requests = plan.isSteered.map((isSteered, i) => ({
     prompt,
     sampling,
+    stop: (id: number): boolean => {
+      show(i, texts[i]!.push(id));
+      return texts[i]!.isStopped;
+    },
     ...(isSteered ? { steeringSet: 0 } : {}),
   }));
-  const stream = flags.json || flags.compare ? undefined : decoderOf(model);
   const replies = await generate(loaded, requests, {
     maxNewTokens,
     ...(bank ? { steering: bank } : {}),
     positions: flags.positions,
     signal: context.signal,
-    onTokens: (_, ids) => {
-      if (stream) write(ids.map((id) => stream.push(id)).join(""));
-    },
   });
-  if (stream) write(`${stream.end()}\n`);
+  texts.forEach((text, i) => show(i, text.end()));
+  if (isShown) write("\n");
   context.signal.throwIfAborted();
-  return replies;
+  return replies.map((ids, i) => ({ ids, text: said[i]! }));
 }
 
 /** Text as tokens come; their ids where the model has no tokenizer. */
@@ -191,19 +220,12 @@ function decoderOf(model: ModelForIds): StreamDecoder {
     : { push: (id) => `${id} `, end: () => "" };
 }
 
-function textOf(model: ModelForIds, ids: readonly number[]): string {
-  const decoder = decoderOf(model);
-  return ids.map((id) => decoder.push(id)).join("") + decoder.end();
-}
-
 /** The unsteered reply beside the steered one. */
 function comparison(
-  { model, steering, interventions }: Plan,
-  replies: readonly (readonly number[])[],
+  { steering, interventions }: Plan,
+  replies: readonly SaidReply[],
 ): string {
-  const [unsteered = "", steered = ""] = replies.map((ids) =>
-    textOf(model, ids)
-  );
+  const [unsteered = "", steered = ""] = replies.map(({ text }) => text);
   return sideBySide(
     { title: "unsteered", text: unsteered },
     { title: steering!.describe(interventions), text: steered },
@@ -215,7 +237,7 @@ function comparison(
 function report(
   plan: Plan,
   flags: Flags,
-  replies: readonly (readonly number[])[],
+  replies: readonly SaidReply[],
 ): Readonly<Record<string, unknown>> {
   const { model, steering, interventions, isSteered } = plan;
   return {
@@ -233,10 +255,11 @@ function report(
     encode: flags.encode,
     sampling: samplingReport(plan.sampling),
     max_tokens: plan.maxNewTokens,
+    stop: flags.stop,
     prompt_ids: plan.prompt,
-    replies: replies.map((ids, i) => ({
+    replies: replies.map(({ ids, text }, i) => ({
       steered: isSteered[i],
-      text: model.hasTokenizer ? textOf(model, ids) : null,
+      text: model.hasTokenizer ? text : null,
       ids,
     })),
   };

@@ -82,6 +82,15 @@ export const STEERING_FLAGS = {
     unit: "tokens",
     help: "longest reply",
   },
+  stop: {
+    type: "strings",
+    help: "text before which a reply ends; several end it at the first",
+  },
+  truncate: {
+    default: false,
+    help:
+      "cut the beginning off a prompt that is longer than the model's context",
+  },
   system: { type: "string", help: "system message of the chat template" },
   ...MODEL_FLAG,
   sae: { type: "strings", help: SAE_FLAG.sae.help },
