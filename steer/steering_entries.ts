@@ -38,15 +38,12 @@ export function planEntries(
   watched: readonly WatchedFeature[],
 ): PlannedEntry[] {
   const slots = new Map<string, number>();
-  for (const [slot, { feature, layer }] of watched.entries()) {
-    const place = placeOf(sources, {
-      feature,
-      ...(layer !== undefined && { layer }),
-    });
-    const key = `${feature}@${place.layer}`;
+  for (const [slot, one] of watched.entries()) {
+    const { layer } = placeOf(sources, one);
+    const key = `${one.feature}@${layer}`;
     if (slots.has(key)) {
       throw new RangeError(
-        `Cannot watch feature ${feature} twice at once after block ${place.layer}`,
+        `Cannot watch feature ${one.feature} twice at once after block ${layer}: name it once`,
       );
     }
     slots.set(key, slot);

@@ -91,6 +91,28 @@ Deno.test("chat steers after several blocks, and replaces what is steered at one
   assert.equal(third, first, "sets that came and went left nothing behind");
 });
 
+Deno.test("chat finds and steers features of several SAEs, each at its own layer", async () => {
+  using middle = scratchFolder();
+  using deep = scratchFolder();
+  await makeSae(middle.path, { labels: LABELS });
+  await makeSae(deep.path, { metadata: { hookPoint: "resid_post[5]" } });
+  const run = await chat(
+    ["/find baseball", "/steer 3@5=2x", "/steer 3=2x", "/steer ice hockey=1"],
+    ...["--sae", middle.path, "--sae", deep.path],
+  );
+  const found = lines(run);
+  const headings = found.filter((line) => line.startsWith("resid_post["));
+  assert.deepEqual(headings, ["resid_post[3]:", "resid_post[5]:"]);
+  assert.deepEqual(found.slice(-2), [
+    "steered by 3@5=2x at resid_post[5]",
+    "steered by 3@5=2x, 7@3=1 (ice hockey) at resid_post[3] and resid_post[5]",
+  ]);
+  assert.match(
+    run.stderr,
+    /^error: Cannot steer feature 3: expected one of the SAEs' layers behind it, @3 \(".*"\) or @5 \(".*"\): got none\n$/,
+  );
+});
+
 Deno.test("chat starts steered when --steer is given", async () => {
   using sae = scratchFolder();
   await makeSae(sae.path, { labels: LABELS });
