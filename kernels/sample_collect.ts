@@ -4,8 +4,8 @@ import words from "./sample_words.wgsl" with { type: "text" };
 import wgsl from "./sample_collect.wgsl" with { type: "text" };
 
 /**
- * The choice of tokens, 3 of 5, for rows with filters: the logits at or above the bound, packed to the front of each block. A row of candidates has
- * room for 128 blocks of equal size, a multiple of 8.
+ * The choice of tokens, 3 of 5, for rows with filters: the logits at or above the bound, packed to
+ * the front of each block. A row of candidates has `blockCapacity` words.
  */
 export const sampleCollect = defineKernel({
   name: "sample_collect",

@@ -5,8 +5,8 @@ import reduce from "./reduce.wgsl" with { type: "text" };
 import wgsl from "./sample_peaks.wgsl" with { type: "text" };
 
 /**
- * The choice of tokens, 1 of 5: the largest logit of each of a row's 128 blocks, and the mass of the block.
- * A row of `settings` is temperature, top_p and min_p (f32 bits) and top_k (0 keeps all), then the
+ * The choice of tokens, 1 of 5: the largest logit of each of a row's blocks, at most 128, and
+ * the mass of the block. A row of `settings` is temperature, top_p and min_p (f32 bits) and top_k (0 keeps all), then the
  * row's seed, its step (how many tokens it has so far) and two words that are not used. All five take the same.
  */
 export const samplePeaks = defineKernel({
