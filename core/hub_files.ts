@@ -68,7 +68,7 @@ const DUPLICATES = ["original/*", "onnx/*", "consolidated*.safetensors"];
 export function matchesGlob(pattern: string, name: string): boolean {
   const whole = pattern.endsWith("/") ? `${pattern}*` : pattern;
   // A match by hand, as a regular expression of many stars can take forever.
-  const tokens = whole.match(/\[!?\]?[^\]]*\]|[^]/gu) ?? [];
+  const tokens = whole.match(/\[(?:!.|[^!])[^\]]*\]|[^]/gu) ?? [];
   const characters = [...name];
   let token = 0;
   let starToken = -1;
