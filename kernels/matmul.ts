@@ -3,15 +3,18 @@ import {
   defineKernel,
   type Kernel,
   type Recorder,
+  type RowWindow,
   type Tensor,
 } from "../gpu/mod.ts";
-import { resolveVariant, suitVariant } from "./matmul_choice.ts";
+import { isWeights, resolveVariant, suitVariant } from "./matmul_choice.ts";
+import { splitRows, turnedPieces } from "./matmul_pieces.ts";
 import { matmulWgsl } from "./matmul_wgsl.ts";
 import { turn } from "./turn.ts";
 import { turnBf16 } from "./turn_bf16.ts";
 
 export {
   isUsable,
+  isWeights,
   matmulKey,
   type MatmulShape,
   resolveVariant,
@@ -64,7 +67,7 @@ export interface MatmulVariant {
   readonly vec: boolean;
   /**
    * Transpose operands first, so that k is their outermost dimension: registers only, f32 or bf16, sizes that are multiples
-   * of 4, or of 8 where an operand is packed.
+   * of 4, or of 8 where an operand is packed. A model's weights are taken in pieces, so that little memory holds their copies.
    */
   readonly turns?: boolean;
   /** Store 16 bytes at a time, and load what the epilogue wants so: registers only, sizes of C that are multiples of 4. */
@@ -132,7 +135,7 @@ const kernels = new Map<string, MatmulKernel>();
  * @throws {TypeError} If a type does not suit the layout.
  */
 export function matmul(rec: Recorder, call: MatmulCall): void {
-  const { A, B, C, layout, epilogue } = call;
+  const { A, B, C, layout } = call;
   checkTypes(call);
   const nColumns = B.shape[layout === "mk,nk" ? 0 : 1];
   if (C.shape[1] !== nColumns) {
@@ -142,40 +145,57 @@ export function matmul(rec: Recorder, call: MatmulCall): void {
   }
   const M = A.shape[layout === "km,kn" ? 1 : 0]!;
   const K = A.shape[layout === "km,kn" ? 0 : 1]!;
-  for (const { tensor: part, start } of B.windows()) {
-    const N = part.shape[layout === "mk,nk" ? 0 : 1]!;
+  const halves = splitRows(rec.gpu, call, { M, K });
+  if (halves) return halves.forEach((half) => matmul(rec, half));
+  for (const window of B.windows()) {
+    const N = window.tensor.shape[layout === "mk,nk" ? 0 : 1]!;
     const product = { layout, aType: A.dtype, bType: B.dtype, M, N, K };
     const shape = call.variant
       ? suitVariant(rec.gpu, call.variant, product)
       : resolveVariant(rec.gpu, product);
-    const operands = shape.turns
-      ? turned(rec, layout, A, part)
-      : { layout, A, B: part };
-    const variant: MatmulVariant = {
-      ...shape,
-      layout: operands.layout,
-      aType: A.dtype as MatmulVariant["aType"],
-      bType: B.dtype as MatmulVariant["bType"],
-      vecC: shape.kind === "registers" &&
-        [N, start, nColumns!].every((n) => n % 4 === 0),
-      epilogue: epilogue?.spec,
-    };
-    const { tiles } = epilogue ?? {};
-    matmulKernel(variant).run(rec, {
-      A: operands.A,
-      B: operands.B,
-      C,
-      ...epilogue?.tensors,
-      ...(tiles && { tile_masks: tiles.masks, tile_sums: tiles.sums }),
-    }, {
-      c_col: start,
-      M,
-      N,
-      K,
-      ...(tiles && { tile0: tiles.tile0 }),
-      ...epilogue?.values,
-    });
+    const pieces = shape.turns && isWeights(product)
+      ? turnedPieces(window)
+      : [window];
+    for (const piece of pieces) multiply(rec, call, shape, piece, { M, K });
   }
+}
+
+/** Records the product with a part of B that one binding holds. */
+function multiply(
+  rec: Recorder,
+  { A, C, layout, epilogue }: MatmulCall,
+  shape: VariantShape,
+  { tensor: part, start }: RowWindow,
+  { M, K }: Readonly<Record<"M" | "K", number>>,
+): void {
+  const N = part.shape[layout === "mk,nk" ? 0 : 1]!;
+  const operands = shape.turns
+    ? turned(rec, layout, A, part)
+    : { layout, A, B: part };
+  const variant: MatmulVariant = {
+    ...shape,
+    layout: operands.layout,
+    aType: A.dtype as MatmulVariant["aType"],
+    bType: part.dtype as MatmulVariant["bType"],
+    vecC: shape.kind === "registers" &&
+      [N, start, C.shape[1]!].every((n) => n % 4 === 0),
+    epilogue: epilogue?.spec,
+  };
+  const { tiles } = epilogue ?? {};
+  matmulKernel(variant).run(rec, {
+    A: operands.A,
+    B: operands.B,
+    C,
+    ...epilogue?.tensors,
+    ...(tiles && { tile_masks: tiles.masks, tile_sums: tiles.sums }),
+  }, {
+    c_col: start,
+    M,
+    N,
+    K,
+    ...(tiles && { tile0: tiles.tile0 }),
+    ...epilogue?.values,
+  });
 }
 
 /** Types that a layout takes, for errors. */

@@ -5,7 +5,7 @@
 import { z } from "zod";
 import type { Gpu, Tensor } from "../gpu/mod.ts";
 import type { MatmulLayout, VariantShape } from "./matmul.ts";
-import { fitsWorkgroup } from "./matmul_workgroup.ts";
+import { fitsDot, fitsWorkgroup } from "./matmul_workgroup.ts";
 
 /** A product's types and sizes. */
 export interface MatmulShape {
@@ -89,6 +89,9 @@ export function suitVariant(
   );
 }
 
+/** Rounds after which Mesa's software driver leaves any loop; with operands along k one takes several k. */
+const MOST_ROUNDS = 65_535;
+
 /** Whether a tile in registers suits a product's types and sizes. */
 function fitsRegisters(
   variant: Pick<VariantShape, "tile" | "vec" | "turns">,
@@ -97,7 +100,8 @@ function fitsRegisters(
   const { tile: [TM, TN], vec, turns } = variant;
   if (TN % 4 !== 0 || TM * TN > 1024) return false;
   const layout = turns ? turnedLayout(shape) : shape.layout;
-  if (layout === undefined || (turns && !vec)) return false;
+  const isTooLong = turns && shape.K > MOST_ROUNDS;
+  if (layout === undefined || isTooLong || (turns && !vec)) return false;
   return !vec || fitsLoads(variant, { ...shape, layout });
 }
 
@@ -137,12 +141,9 @@ function chooseVariant(
   shape: MatmulShape,
 ): VariantShape {
   const { layout, M, N, K } = shape;
-  if (!isSoftware) {
-    if (M <= 4 && layout === "mk,nk") {
-      return { kind: "dot", tile: [M, 4], workgroup: [64, 1], vec: false };
-    }
-    return { kind: "workgroup", tile: [4, 4], workgroup: [16, 16], vec: false };
-  }
+  if (!isSoftware) return chooseForCard(shape);
+  const dot = chooseDot(shape);
+  if (dot) return dot;
   if (M < 12 || N < 64) return chooseSmall(shape);
   const n = widthOf(shape);
   const large: VariantShape = {
@@ -153,14 +154,20 @@ function chooseVariant(
     vec: true,
     turns: layout !== "km,kn",
   };
-  const isLarge = M >= 96 && N >= 96 && K >= 64;
-  if (isLarge && !isWeights(shape) && fitsRegisters(large, shape)) return large;
+  const fewest = isWeights(shape) ? TURNED_ROWS : 96;
+  const isLarge = M >= fewest && N >= 96 && K >= 64;
+  if (isLarge && fitsRegisters(large, shape)) return large;
   const m = { "mk,nk": STRAIGHT_ROWS, "mk,kn": 12, "km,kn": 16 }[layout];
   return withLoads({ tile: [m, n], workgroup: [8, 1] }, shape);
 }
 
-/** Packed rows of a model's weights: a turned copy would take as much memory as they do. */
-function isWeights({ layout, aType, bType }: MatmulShape): boolean {
+/** Rows of A from which on transposing a model's weights for a product, again each time, takes less time than it saves. */
+const TURNED_ROWS = 128;
+
+/** Packed rows of a model's weights. */
+export function isWeights(
+  { layout, aType, bType }: Pick<MatmulShape, "layout" | "aType" | "bType">,
+): boolean {
   return layout === "mk,nk" && aType === "f32" && bType !== "f32";
 }
 
@@ -170,18 +177,68 @@ function widthOf({ bType, N }: MatmulShape): number {
   return bType === "f32" && idle(12) < idle(16) ? 12 : 16;
 }
 
+/** Rows of B from which on eight lanes that share a row read faster than lanes of their own rows, which meet in few lines of the cache. */
+const LONG_ROW = 1024;
+
+/**
+ * A tile for few rows of A and long rows of B: a decoding step on a software driver. A row of A costs two loads where
+ * one of B costs one, so that the tile is wide: 16 rows of B suffice for up to 4 of A.
+ */
+function chooseDot(shape: MatmulShape): VariantShape | undefined {
+  const { layout, M, K } = shape;
+  const most = isWeights(shape) ? TURNED_ROWS - 1 : 8;
+  if (layout !== "mk,nk" || K < LONG_ROW || M > most) return undefined;
+  const m = powerOfTwo(M, 8);
+  const dot: VariantShape = {
+    kind: "dot",
+    tile: [m, m === 8 ? 32 : 16],
+    workgroup: [8, 1],
+    vec: true,
+  };
+  return fitsDot(dot, shape) ? dot : undefined;
+}
+
+/** The least power of two that is not less than `n`, or `most`. */
+function powerOfTwo(n: number, most: number): number {
+  return Math.min(most, 2 ** Math.ceil(Math.log2(n)));
+}
+
 /** A tile for few rows or columns. */
 function chooseSmall(shape: MatmulShape): VariantShape {
-  const { layout, aType, bType, M } = shape;
-  const m = Math.max(
-    layout === "km,kn" ? perLoad(aType) : 1,
-    Math.min(16, 2 ** Math.ceil(Math.log2(M))),
-  );
-  const isNarrow = M <= 2 && (layout === "mk,nk" || bType === "f32");
+  const { layout, aType, M } = shape;
+  const m = powerOfTwo(M, 16);
+  if (layout === "mk,nk") {
+    return withLoads({ tile: [m, m <= 8 ? 16 : 8], workgroup: [8, 1] }, shape);
+  }
+  const isNarrow = M <= 2 && shape.bType === "f32";
   return withLoads({
-    tile: [m, isNarrow ? 4 : 8],
+    tile: [
+      layout === "km,kn" ? Math.max(perLoad(aType), m) : m,
+      isNarrow ? 4 : 8,
+    ],
     workgroup: [8, m >= 8 ? 8 : 1],
   }, shape);
+}
+
+/** Rows of A that a workgroup of a graphics card takes at once when its lanes share sums. */
+const CARD_ROWS = 8;
+
+/**
+ * Few rows of A are read with weights in order, by 64 lanes of 16 bytes each; more rows of B then share what is loaded
+ * of A. Others go through workgroup memory.
+ */
+function chooseForCard(shape: MatmulShape): VariantShape {
+  const { layout, M } = shape;
+  if (M > CARD_ROWS || layout !== "mk,nk") {
+    return { kind: "workgroup", tile: [4, 4], workgroup: [16, 16], vec: false };
+  }
+  const m = powerOfTwo(M, CARD_ROWS);
+  const dot = {
+    kind: "dot",
+    tile: [m, m === 8 ? 8 : 4],
+    workgroup: [64, 1],
+  } as const;
+  return { ...dot, vec: fitsDot({ ...dot, vec: true }, shape) };
 }
 
 /** A tile in registers, with 16-byte loads where they fit. */

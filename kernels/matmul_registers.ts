@@ -147,7 +147,8 @@ function tileEnd(epilogue: MatmulVariant["epilogue"], i: number): string[] {
   ];
 }
 
-interface Loads {
+/** Loads of one operand in a loop over k. */
+export interface Loads {
   readonly bases: string[];
   readonly loads: string[];
   /** Expression of the element of row or column `i`, `kk` steps on from k. */
@@ -155,7 +156,7 @@ interface Loads {
 }
 
 /** Loads of an operand whose rows run over k. Rows past the end repeat the last one; stores leave them out. */
-function rowLoads(
+export function rowLoads(
   name: "A" | "B",
   letter: "m" | "n",
   tile: number,

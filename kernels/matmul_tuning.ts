@@ -5,6 +5,7 @@
 import type { Dtype, Gpu, Recorder, Tensor } from "../gpu/mod.ts";
 import {
   isUsable,
+  isWeights,
   matmul,
   matmulKey,
   type MatmulShape,
@@ -12,6 +13,7 @@ import {
   type VariantShape,
 } from "./matmul.ts";
 import { turn } from "./turn.ts";
+import { turnBf16 } from "./turn_bf16.ts";
 
 /** Multiplications and additions of a timed product: some 40 ms on two cores, less on a graphics card. Larger ones are timed in part. */
 const MOST_WORK = { software: 2 ** 30, card: 2 ** 36 };
@@ -99,7 +101,31 @@ export function candidatesOf(gpu: Gpu, shape: MatmulShape): VariantShape[] {
   ]);
 }
 
-function registersOf({ layout }: MatmulShape): VariantShape[] {
+/** And for few rows of A: lanes of their own rows, or eight that share each row. */
+const FEW_ROWS = 8;
+const FEW_REGISTERS = [16, 8, 4];
+const SHARED_LANES = [16, 32, 8];
+
+/** For software drivers. */
+function registersOf(shape: MatmulShape): VariantShape[] {
+  const { layout, M } = shape;
+  const m = Math.min(FEW_ROWS, 2 ** Math.ceil(Math.log2(M)));
+  const dots = layout !== "mk,nk" || (M > FEW_ROWS && !isWeights(shape))
+    ? []
+    : SHARED_LANES.map((n) => dot([m, n], 8));
+  const few = layout === "km,kn" || M > FEW_ROWS
+    ? []
+    : FEW_REGISTERS.map((n): VariantShape => ({
+      kind: "registers",
+      tile: [m, n],
+      workgroup: [8, 1],
+      vec: true,
+    }));
+  return [...few.slice(0, 1), ...dots, ...few.slice(1), ...large(layout)];
+}
+
+/** Tiles for many rows. */
+function large(layout: MatmulShape["layout"]): VariantShape[] {
   const make = (turns: boolean) => (tile: Tile): VariantShape => ({
     kind: "registers",
     tile,
@@ -112,14 +138,19 @@ function registersOf({ layout }: MatmulShape): VariantShape[] {
 }
 
 function sharedOf({ layout, M }: MatmulShape): VariantShape[] {
-  const few = Math.min(M, 4);
-  const dots = layout !== "mk,nk" || M > 8 ? [] : [[4, 64], [2, 64], [2, 128]]
-    .map(([n, lanes]): Shared => ({
-      kind: "dot",
-      tile: [few, n!],
-      workgroup: [lanes!, 1],
-    }));
-  return [...dots, ...WORKGROUP].map((variant) => ({ ...variant, vec: true }));
+  const few = Math.min(M, FEW_ROWS);
+  const dots = layout !== "mk,nk" || M > FEW_ROWS
+    ? []
+    : [[4, 64], [8, 64], [4, 32], [2, 64], [2, 128]]
+      .map(([n, lanes]) => dot([few, n!], lanes!));
+  return [
+    ...dots,
+    ...WORKGROUP.map((variant) => ({ ...variant, vec: true })),
+  ];
+}
+
+function dot(tile: Tile, lanes: number): VariantShape {
+  return { kind: "dot", tile, workgroup: [lanes, 1], vec: true };
 }
 
 function unique(variants: readonly VariantShape[]): VariantShape[] {
@@ -290,7 +321,8 @@ class TimedProduct implements Disposable {
     const clock = (performance.now() - start) / n;
     let counted = 0;
     for (const { kernel, ms } of await profiler?.stop() ?? []) {
-      counted += kernel === turn.name ? this.#turnShare * ms : ms;
+      const isTurn = kernel === turn.name || kernel === turnBf16.name;
+      counted += isTurn ? this.#turnShare * ms : ms;
     }
     await gpu.settled();
     const isCounted = counted > 0;

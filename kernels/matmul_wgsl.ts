@@ -21,12 +21,11 @@ export function matmulWgsl(variant: MatmulVariant): string {
 }
 
 function header(
-  { layout, kind, aType, bType, vec, vecC, epilogue }: MatmulVariant,
+  { layout, aType, bType, vec, vecC, epilogue }: MatmulVariant,
 ): string {
   const [a, b] = layout.split(",");
-  const wide = vec && kind !== "dot";
   const word = (type: string) => (type === "f32" ? "f32" : "u32");
-  const array = (type: string) => wide ? `vec4<${word(type)}>` : word(type);
+  const array = (type: string) => vec ? `vec4<${word(type)}>` : word(type);
   const extra = Object.keys(epilogue?.bindings ?? {});
   const { elements = [], columns = [] } = epilogue ?? {};
   const floats = vecC ? "vec4<f32>" : "f32";

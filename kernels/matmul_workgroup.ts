@@ -3,8 +3,14 @@
  * @module
  */
 import type { Gpu } from "../gpu/mod.ts";
-import type { MatmulLayout, MatmulVariant, VariantShape } from "./matmul.ts";
-import { lines, range, store, unpackOne } from "./matmul_text.ts";
+import type {
+  MatmulLayout,
+  MatmulShape,
+  MatmulVariant,
+  VariantShape,
+} from "./matmul.ts";
+import { rowLoads } from "./matmul_registers.ts";
+import { lines, range, store } from "./matmul_text.ts";
 import {
   type Operand,
   scalarStride,
@@ -26,29 +32,35 @@ export function workgroupK(shape: Shape, layout: MatmulLayout): 8 | 16 {
   return storageOf(shape, layout, 16) <= LEAST_STORAGE ? 16 : 8;
 }
 
+/** Elements of 16 bytes. */
+const perLoad = (type: string): number => type === "f32" ? 4 : 8;
+
+/** Whether rows along k suit the 16-byte loads of a dot variant, if it has any. */
+export function fitsDot(
+  { vec }: Pick<VariantShape, "vec">,
+  { aType, bType, K }: Pick<MatmulShape, "aType" | "bType" | "K">,
+): boolean {
+  return !vec || K % Math.max(perLoad(aType), perLoad(bType)) === 0;
+}
+
 /** Whether a workgroup or dot variant can make a product on a device. */
 export function fitsWorkgroup(
   { maxComputeWorkgroupStorageSize: most, ...limits }: Gpu["limits"],
   { kind, vec, turns = false, ...shape }: VariantShape,
-  { layout, aType, bType, M, N, K }: {
-    readonly layout: MatmulLayout;
-    readonly aType: string;
-    readonly bType: string;
-    readonly M: number;
-    readonly N: number;
-    readonly K: number;
-  },
+  product: MatmulShape,
 ): boolean {
+  const { layout, aType, bType, M, N, K } = product;
   const { tile: [TM, TN], workgroup: [wx, wy] } = shape;
   if (
-    turns || TM * TN > 64 || wx > limits.maxComputeWorkgroupSizeX ||
+    turns || TM * TN > (kind === "dot" ? 256 : 64) ||
+    wx > limits.maxComputeWorkgroupSizeX ||
     wy > limits.maxComputeWorkgroupSizeY ||
     wx * wy > limits.maxComputeInvocationsPerWorkgroup
   ) return false;
   if (kind === "dot") {
-    // Lanes halve until one is left.
-    return layout === "mk,nk" && !vec && wy === 1 && (wx & (wx - 1)) === 0 &&
-      4 * wx * TM * TN <= most;
+    // Lanes halve until few are left.
+    return layout === "mk,nk" && wy === 1 && (wx & (wx - 1)) === 0 &&
+      4 * wx * TM * TN <= most && fitsDot({ vec }, product);
   }
   const bytes = storageOf(
     { ...shape, vec },
@@ -58,7 +70,6 @@ export function fitsWorkgroup(
   if (bytes > most) return false;
   if (!vec) return true;
   const [aRows, bRows] = [layout.startsWith("mk"), layout.endsWith("nk")];
-  const perLoad = (type: string): number => type === "f32" ? 4 : 8;
   // Columns of a tile are taken in groups of four.
   return (aRows ? K : M) % perLoad(aType) === 0 &&
     (bRows ? K : N) % perLoad(bType) === 0 &&
@@ -189,49 +200,69 @@ function wideBody(variant: MatmulVariant): string {
 
 /**
  * For few rows of A: the lanes of a workgroup share each sum over k, so that a
- * matrix-vector product fills a graphics card and reads weights in order.
+ * matrix-vector product fills a graphics card and reads weights in order. Eight lanes are
+ * one SIMD register of a software driver: each then loads its part of a few whole rows.
  */
 export function dotBody(variant: MatmulVariant): string {
-  const { tile: [TM, TN], workgroup: [lanes], aType, bType } = variant;
-  const sums = range(TM).flatMap((i) =>
-    range(TN).map((j) => ({ i, j, at: i * TN + j }))
-  );
+  const { tile: [TM, TN], workgroup: [lanes], vec, aType, bType } = variant;
+  const isPacked = aType !== "f32" || bType !== "f32";
+  const step = !vec ? 1 : isPacked ? 8 : 4;
+  const a = rowLoads("A", "m", TM, step, vec, aType);
+  const b = rowLoads("B", "n", TN, step, vec, bType);
+  const perRow = b.loads.length / TN;
+  const sums = range(TM * TN);
   return lines([
     `var<workgroup> partial: array<f32, ${lanes * TM * TN}>;`,
     `@compute @workgroup_size(${lanes})`,
     `fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) lane: u32) {`,
     `let m0 = wg.y * ${TM}u; let n0 = wg.x * ${TN}u;`,
-    ...range(TM).map((i) => `let ar${i} = min(m0 + ${i}u, u.M - 1u) * u.K;`),
-    ...range(TN).map((j) => `let br${j} = min(n0 + ${j}u, u.N - 1u) * u.K;`),
-    ...sums.map(({ at }) => `var s${at} = 0.0;`),
-    `for (var k = lane; k < u.K; k += ${lanes}u) {`,
-    ...range(TM).map((i) =>
-      `let a_at${i} = ar${i} + k; let a${i} = ${
-        unpackOne(aType, `a_at${i}`, "A")
-      };`
-    ),
-    ...range(TN).map((j) =>
-      `let i${j} = br${j} + k; let b${j} = ${unpackOne(bType, `i${j}`)};`
-    ),
-    ...sums.map(({ i, j, at }) => `s${at} = fma(a${i}, b${j}, s${at});`),
+    ...a.bases,
+    ...b.bases,
+    ...sums.map((at) => `var s${at} = 0.0;`),
+    `for (var k = lane * ${step}u; k < u.K; k += ${lanes * step}u) {`,
+    ...a.loads,
+    // A row of B is used up before the next is loaded: registers hold one.
+    ...range(TN).flatMap((j) => [
+      ...b.loads.slice(j * perRow, (j + 1) * perRow),
+      ...range(TM).flatMap((i) => {
+        const sum = `s${i * TN + j}`;
+        return range(step).map((kk) =>
+          `${sum} = fma(${a.at(i, kk)}, ${b.at(j, kk)}, ${sum});`
+        );
+      }),
+    ]),
     `}`,
-    ...sums.map(({ at }) => `partial[${at}u * ${lanes}u + lane] = s${at};`),
+    ...sums.map((at) => `partial[${at * lanes}u + lane] = s${at};`),
     `workgroupBarrier();`,
-    `for (var half = ${lanes / 2}u; half > 0u; half = half / 2u) {`,
+    ...halvings(lanes, TM * TN),
+    `for (var at = lane; at < ${TM * TN}u; at += ${lanes}u) {`,
+    `var sum = 0.0;`,
+    ...range(Math.min(lanes, LAST_LANES)).map((i) =>
+      `sum += partial[at * ${lanes}u + ${i}u];`
+    ),
+    `let m = m0 + at / ${TN}u; let n = n0 + at % ${TN}u;`,
+    `if (m < u.M && n < u.N) { ${store(variant, "m", "n", "sum")} }`,
+    `}`,
+    `}`,
+  ]);
+}
+
+/** Lanes whose parts of a sum one of them adds up. */
+const LAST_LANES = 8;
+
+/** Adds up what the lanes of a workgroup have of its sums, until {@link LAST_LANES} of each are left. */
+function halvings(lanes: number, nSums: number): string[] {
+  if (lanes <= LAST_LANES) return [];
+  return [
+    `for (var half = ${
+      lanes / 2
+    }u; half >= ${LAST_LANES}u; half = half / 2u) {`,
     `if (lane < half) {`,
-    ...sums.map(({ at }) =>
+    ...range(nSums).map((at) =>
       `partial[${at * lanes}u + lane] += partial[${at * lanes}u + lane + half];`
     ),
     `}`,
     `workgroupBarrier();`,
     `}`,
-    `if (lane == 0u) {`,
-    ...sums.map(({ i, j, at }) =>
-      `if (m0 + ${i}u < u.M && n0 + ${j}u < u.N) { ${
-        store(variant, `m0 + ${i}u`, `n0 + ${j}u`, `partial[${at * lanes}u]`)
-      } }`
-    ),
-    `}`,
-    `}`,
-  ]);
+  ];
 }

@@ -6,6 +6,7 @@ import {
   type VariantShape,
 } from "../../kernels/matmul.ts";
 import { suitVariant } from "../../kernels/matmul_choice.ts";
+import type { Gpu } from "../../gpu/mod.ts";
 import { testGpu } from "../gpu_for_tests.ts";
 import { LAYOUTS } from "./matmul_cases.ts";
 
@@ -58,7 +59,7 @@ for (const isSoftware of [true, false]) {
   );
 }
 
-Deno.test("resolveVariant() takes taller tiles for larger products, and never turns a model's packed weights", async () => {
+Deno.test("resolveVariant() takes taller tiles for larger products, and turns a model's packed weights for many rows", async () => {
   using gpu = await testGpu({ isSoftware: true });
   const of = (shape: MatmulShape) => resolveVariant(gpu, shape);
   const size = { M: 128, N: 128, K: 128 };
@@ -73,7 +74,36 @@ Deno.test("resolveVariant() takes taller tiles for larger products, and never tu
   });
   equal(of(product("mk,kn", "bf16", "bf16", large)).turns, true);
   equal(of(product("km,kn", "bf16", "f32", large)).turns, false);
-  equal(of(product("mk,nk", "f32", "bf16", large)).turns, undefined);
+  equal(of(product("mk,nk", "f32", "bf16", large)).turns, true);
+  equal(
+    of(product("mk,nk", "f32", "bf16", { ...large, M: 127 })).turns,
+    undefined,
+  );
+});
+
+Deno.test("resolveVariant() lets lanes share long rows where few rows of A meet them", async () => {
+  using software = await testGpu({ isSoftware: true });
+  using card = await testGpu({ isSoftware: false });
+  const of = (gpu: Gpu, M: number, sizes: Partial<MatmulShape> = {}) => {
+    const weights = { M, N: 512, K: 2048, ...sizes };
+    const { kind, tile, workgroup, vec } = resolveVariant(
+      gpu,
+      product("mk,nk", "f32", sizes.bType ?? "bf16", weights),
+    );
+    return [kind, ...tile, workgroup[0], vec];
+  };
+  deepEqual(of(software, 1), ["dot", 1, 16, 8, true]);
+  deepEqual(of(software, 3), ["dot", 4, 16, 8, true]);
+  deepEqual(of(software, 8), ["dot", 8, 32, 8, true]);
+  deepEqual(of(software, 40), ["dot", 8, 32, 8, true]);
+  deepEqual(of(software, 8, { bType: "f32" }), ["dot", 8, 32, 8, true]);
+  equal(of(software, 40, { bType: "f32" })[0], "registers");
+  deepEqual(of(software, 1, { K: 192 }), ["registers", 1, 16, 8, true]);
+  deepEqual(of(software, 8, { K: 2049 }), ["registers", 8, 16, 8, false]);
+  deepEqual(of(card, 1), ["dot", 1, 4, 64, true]);
+  deepEqual(of(card, 2, { K: 2049 }), ["dot", 2, 4, 64, false]);
+  deepEqual(of(card, 7), ["dot", 8, 8, 64, true]);
+  equal(of(card, 9)[0], "workgroup");
 });
 
 Deno.test("isUsable() refuses registers that loads or transposes do not suit", async () => {
@@ -92,6 +122,7 @@ Deno.test("isUsable() refuses registers that loads or transposes do not suit", a
   equal(isFit(wide, product("mk,nk", "bf16", "f32")), true);
   equal(isFit(wide, product("mk,nk", "f32", "bf16")), false);
   equal(isFit(TURNING, product("mk,nk", "f32", "f16")), false);
+  equal(isFit(TURNING, product("mk,nk", "f32", "f32", { K: 2 ** 16 })), false);
   equal(isFit(TURNING, product("km,kn", "f32", "f32")), false);
   equal(
     isFit({ ...TURNING, vec: false }, product("mk,nk", "f32", "f32")),

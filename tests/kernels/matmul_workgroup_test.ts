@@ -138,7 +138,12 @@ Deno.test("isUsable() refuses tiles that a product or a device does not allow", 
   equal(isUsable(gpu, dot, product), true);
   equal(isUsable(gpu, dot, { ...product, layout: "km,kn" }), false);
   equal(isUsable(gpu, { ...dot, workgroup: [48, 1] }, product), false);
-  equal(isUsable(gpu, { ...dot, vec: true }, product), false);
+  equal(isUsable(gpu, { ...dot, tile: [16, 32] }, product), false);
+  const wide = { ...dot, vec: true };
+  equal(isUsable(gpu, wide, product), true);
+  equal(isUsable(gpu, wide, { ...product, K: 60 }), true);
+  equal(isUsable(gpu, wide, { ...product, K: 62 }), false);
+  equal(isUsable(gpu, wide, { ...product, bType: "bf16", K: 60 }), false);
 });
 
 Deno.test("matmul() takes packed operands where it chooses the tiles of graphics cards itself", async () => {
