@@ -4,12 +4,7 @@ import {
   type LimitName,
   LIMITS,
 } from "./adapter.ts";
-import {
-  bytesPerElement,
-  describeShape,
-  type Dtype,
-  elementCount,
-} from "./dtype.ts";
+import { bytesOf, bytesPerRow, describeShape, type Dtype } from "./dtype.ts";
 import type { Launch } from "./kernel.ts";
 import { type Compiled, Pipelines } from "./pipeline.ts";
 import { Profiler } from "./profile.ts";
@@ -156,7 +151,7 @@ export class Gpu implements Disposable {
     const most = this.limits.maxStorageBufferBindingSize;
     const rowsPerBlock = planRowBlocks(what, dtype, shape, most);
     const nRows = shape[0]!;
-    const rowBytes = elementCount(shape.slice(1)) * bytesPerElement(dtype);
+    const rowBytes = bytesPerRow(dtype, shape);
     const blocks: { buffer: GPUBuffer; offset: number; nRows: number }[] = [];
     for (let row = 0; row < nRows; row += rowsPerBlock) {
       const rows = Math.min(rowsPerBlock, nRows - row);
@@ -199,7 +194,7 @@ export class Gpu implements Disposable {
     shape: readonly number[],
     values: ArrayBufferView<ArrayBuffer>,
   ): Tensor {
-    const nBytes = elementCount(shape) * bytesPerElement(dtype);
+    const nBytes = bytesOf(dtype, shape);
     if (values.byteLength !== nBytes) {
       throw new RangeError(
         `Cannot upload ${label}: ${

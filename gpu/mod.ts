@@ -5,7 +5,17 @@
  */
 export { adapterName, listAdapters } from "./adapter.ts";
 export { Gpu, GpuLostError, type GpuOptions } from "./device.ts";
-export { bytesPerElement, type Dtype, elementCount } from "./dtype.ts";
+export {
+  BLOCK,
+  bytesOf,
+  bytesPerElement,
+  bytesPerRow,
+  type Dtype,
+  elementCount,
+  type ElementDtype,
+  isQuantized,
+  type QuantizedDtype,
+} from "./dtype.ts";
 export { Gate, GATE_WORDS, type GatedLaunch } from "./gate.ts";
 export {
   type BindingSpec,

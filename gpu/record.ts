@@ -1,7 +1,7 @@
 import type { Gpu } from "./device.ts";
 import type { Gate, GatedLaunch } from "./gate.ts";
 import { describeLaunch, type Launch } from "./kernel.ts";
-import { bytesPerElement, type Dtype, elementCount } from "./dtype.ts";
+import { bytesOf, type Dtype } from "./dtype.ts";
 import { BINDING_ALIGNMENT, type Tensor } from "./tensor.ts";
 
 const UNIFORM_PAGE_BYTES = 65_536;
@@ -183,9 +183,7 @@ export class Recorder {
    * for the next time, and grows.
    */
   scratch(label: string, dtype: Dtype, shape: readonly number[]): Tensor {
-    const nWords = Math.ceil(
-      elementCount(shape) * bytesPerElement(dtype) / 4,
-    );
+    const nWords = Math.ceil(bytesOf(dtype, shape) / 4);
     const before = this.gpu.scratch.get(label);
     let words = before;
     if (!words || words.nRows < nWords) {

@@ -1,8 +1,10 @@
 import {
-  bytesPerElement,
+  bytesOf,
+  bytesPerRow,
   describeShape,
   type Dtype,
   elementCount,
+  isQuantized,
 } from "./dtype.ts";
 
 /** Offsets of bindings are multiples of this on every adapter (WebGPU's default limit). */
@@ -27,7 +29,7 @@ export function planRowBlocks(
       `Cannot make tensor ${what}: every size must be a positive integer`,
     );
   }
-  const rowBytes = elementCount(shape.slice(1)) * bytesPerElement(dtype);
+  const rowBytes = bytesPerRow(dtype, shape);
   if (shape[0]! * rowBytes <= maxBytes) return shape[0]!;
   const step = BINDING_ALIGNMENT / 4;
   const rowsPerBlock = Math.floor(maxBytes / rowBytes / step) * step;
@@ -103,7 +105,7 @@ export class Tensor implements Disposable {
 
   /** Bytes of one row. */
   get rowBytes(): number {
-    return elementCount(this.shape.slice(1)) * bytesPerElement(this.dtype);
+    return bytesPerRow(this.dtype, this.shape);
   }
 
   /** Bytes of the whole tensor. */
@@ -178,10 +180,11 @@ export class Tensor implements Disposable {
 
   /**
    * The same memory under another shape with as many elements; not owned.
-   * @throws {RangeError} If the counts differ or the tensor spans several buffers.
+   * @throws {RangeError} If the counts differ, the tensor spans several buffers, or is quantized.
    */
   reshape(shape: readonly number[]): Tensor {
-    if (elementCount(shape) !== elementCount(this.shape) || !this.isBindable) {
+    const fits = elementCount(shape) === elementCount(this.shape);
+    if (!fits || !this.isBindable || isQuantized(this.dtype)) {
       throw new RangeError(
         `Cannot reshape ${this} to [${shape.join(", ")}]`,
       );
@@ -203,7 +206,7 @@ export class Tensor implements Disposable {
    * @throws {RangeError} If there are too few bytes, or the tensor spans several buffers.
    */
   as(label: string, dtype: Dtype, shape: readonly number[]): Tensor {
-    const nBytes = elementCount(shape) * bytesPerElement(dtype);
+    const nBytes = bytesOf(dtype, shape);
     if (nBytes > this.byteLength || !this.isBindable) {
       throw new RangeError(
         `Cannot take ${label}: ${describeShape(dtype, shape)} from ${this}`,

@@ -1,7 +1,9 @@
 import {
   type BindingSpec,
   defineKernel,
+  isQuantized,
   type Kernel,
+  type QuantizedDtype,
   type Recorder,
   type RowWindow,
   type Tensor,
@@ -57,8 +59,8 @@ export interface MatmulVariant {
   readonly layout: MatmulLayout;
   /** Element type of A; bf16 stays packed. */
   readonly aType: "f32" | "bf16";
-  /** Element type of B; C is f32. 16-bit types stay packed; f16 needs layout `mk,nk`. */
-  readonly bType: "f32" | "bf16" | "f16";
+  /** Element type of B; C is f32. 16-bit types stay packed; f16, q8 and q4 need layout `mk,nk`, the latter two A in f32. */
+  readonly bType: "f32" | "bf16" | "f16" | QuantizedDtype;
   /** Rows and columns of C that one invocation makes; the columns are a multiple of 4 for registers. */
   readonly tile: readonly [m: number, n: number];
   /** Invocations of a workgroup over n and over m. */
@@ -80,7 +82,7 @@ export interface MatmulCall {
   readonly layout: MatmulLayout;
   /** f32 or bf16, `[M, K]` or `[K, M]`. */
   readonly A: Tensor;
-  /** `[N, K]` (f32, bf16 or f16; may span several buffers) or `[K, N]` (f32 or bf16). */
+  /** `[N, K]` (f32, bf16, f16, q8 or q4; may span several buffers) or `[K, N]` (f32 or bf16). */
   readonly B: Tensor;
   /** f32 `[M, N]`. */
   readonly C: Tensor;
@@ -200,8 +202,12 @@ function multiply(
 
 /** Types that a layout takes, for errors. */
 function checkTypes({ A, B, layout }: MatmulCall): void {
-  const ofA = ["f32", "bf16"];
-  const ofB = layout === "mk,nk" ? [...ofA, "f16"] : ofA;
+  const ofA = isQuantized(B.dtype) ? ["f32"] : ["f32", "bf16"];
+  const ofB = [
+    "f32",
+    "bf16",
+    ...(layout === "mk,nk" ? ["f16", "q8", "q4"] : []),
+  ];
   if (ofA.includes(A.dtype) && ofB.includes(B.dtype)) return;
   const expected = [ofA, ofB].map((types) => types.join(" or ")).join(" by ");
   throw new TypeError(

@@ -3,8 +3,9 @@
  * @module
  */
 import { z } from "zod";
-import type { Gpu, Tensor } from "../gpu/mod.ts";
+import { type Gpu, isQuantized, type Tensor } from "../gpu/mod.ts";
 import type { MatmulLayout, VariantShape } from "./matmul.ts";
+import { chooseQuantized, fitsQuantized } from "./matmul_quantized.ts";
 import { fitsDot, fitsWorkgroup } from "./matmul_workgroup.ts";
 
 /** A product's types and sizes. */
@@ -53,6 +54,7 @@ export function isUsable(
   shape: MatmulShape,
 ): boolean {
   const { kind, workgroup: [wx, wy] } = variant;
+  if (isQuantized(shape.bType) && !fitsQuantized(variant, shape)) return false;
   if (kind !== "registers") return fitsWorkgroup(limits, variant, shape);
   return wx * wy <= limits.maxComputeInvocationsPerWorkgroup &&
     fitsRegisters(variant, shape);
@@ -102,7 +104,8 @@ function fitsRegisters(
   const layout = turns ? turnedLayout(shape) : shape.layout;
   const isTooLong = turns && shape.K > MOST_ROUNDS;
   if (layout === undefined || isTooLong || (turns && !vec)) return false;
-  return !vec || fitsLoads(variant, { ...shape, layout });
+  return !vec || isQuantized(shape.bType) ||
+    fitsLoads(variant, { ...shape, layout });
 }
 
 /** The layout of a product after its operands were transposed; undefined where they can not be, or need not. */
@@ -141,6 +144,7 @@ function chooseVariant(
   shape: MatmulShape,
 ): VariantShape {
   const { layout, M, N, K } = shape;
+  if (isQuantized(shape.bType)) return chooseQuantized(isSoftware, shape);
   if (!isSoftware) return chooseForCard(shape);
   const dot = chooseDot(shape);
   if (dot) return dot;

@@ -2,6 +2,7 @@
  * Products with tiles in registers, for software drivers.
  * @module
  */
+import { isQuantized } from "../gpu/mod.ts";
 import type { MatmulVariant } from "./matmul.ts";
 import {
   lines,
@@ -55,9 +56,14 @@ export function registersBody(variant: MatmulVariant): string {
       ),
     ]),
     `}`,
-    ...(variant.vecC ? wideStores(variant) : stores(variant)),
+    ...tileStores(variant),
     `}`,
   ]);
+}
+
+/** Stores a tile of an invocation that begins at row m0 and column n0, from sums `s0_0` on. */
+export function tileStores(variant: MatmulVariant): string[] {
+  return variant.vecC ? wideStores(variant) : stores(variant);
 }
 
 /** Stores a tile element by element. */
@@ -167,15 +173,20 @@ export function rowLoads(
   const size = letter === "m" ? "u.M" : "u.N";
   const v = name.toLowerCase();
   const base = (i: number) =>
-    `let ${v}r${i} = min(${letter}0 + ${i}u, ${size} - 1u) * u.K;`;
+    `let ${v}r${i} = min(${letter}0 + ${i}u, ${size} - 1u)${
+      isQuantized(type) ? "" : " * u.K"
+    };`;
   const bases = range(tile).map(base);
   if (!vec) {
     const loads = range(tile).map((i) => {
-      const index = `${v}r${i} + k`;
-      return `let ${v}${i} = ${unpackOne(type, index, name)};`;
+      const element = isQuantized(type)
+        ? `b_at(${v}r${i}, k)`
+        : unpackOne(type, `${v}r${i} + k`, name);
+      return `let ${v}${i} = ${element};`;
     });
     return { bases, loads, at: (i) => `${v}${i}` };
   }
+  if (isQuantized(type)) throw new TypeError(`Cannot load ${type} in pairs`);
   const packed = type !== "f32";
   const perLoad = packed ? 8 : 4;
   const loads = range(tile).flatMap((i) =>

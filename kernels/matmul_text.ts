@@ -22,9 +22,9 @@ export function unpackOne(
   return `unpack2x16float(${name}[(${index}) >> 1u])[(${index}) & 1u]`;
 }
 
-/** Two vec4 of floats, named `to` with the numbers from `first` on, from a vec4 of packed pairs. */
+/** Two vec4 of floats, named `to` with the numbers from `first` on, from a vec4 of packed bf16 or f16 pairs. */
 export function unpackEight(
-  type: "bf16" | "f16" | "f32",
+  type: MatmulVariant["bType"],
   from: string,
   to: string,
   first = 0,

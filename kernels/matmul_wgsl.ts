@@ -3,27 +3,40 @@
  * array of them costs a third of the speed, so the text is generated from the
  * tile's shape: the one family that is not a `.wgsl` file.
  */
+import { isQuantized } from "../gpu/mod.ts";
 import type { MatmulVariant } from "./matmul.ts";
+import {
+  quantizedDotBody,
+  quantizedHelpers,
+  quantizedRegistersBody,
+} from "./matmul_quantized.ts";
 import { registersBody } from "./matmul_registers.ts";
 import { lines } from "./matmul_text.ts";
 import { dotBody, workgroupBody } from "./matmul_workgroup.ts";
 
 /** The shader of one variant. */
 export function matmulWgsl(variant: MatmulVariant): string {
+  const blocks = isQuantized(variant.bType) && variant.vec;
   const body = {
-    registers: registersBody,
+    registers: blocks ? quantizedRegistersBody : registersBody,
     workgroup: workgroupBody,
-    dot: dotBody,
+    dot: blocks ? quantizedDotBody : dotBody,
   }[variant.kind](variant);
   const { epilogue } = variant;
-  return [header(variant), body, epilogue?.wgsl ?? "", epilogue?.tiles ?? ""]
-    .join("\n");
+  return [
+    header(variant),
+    body,
+    epilogue?.wgsl ?? "",
+    epilogue?.tiles ?? "",
+    ...quantizedHelpers(variant),
+  ].join("\n");
 }
 
 function header(
-  { layout, aType, bType, vec, vecC, epilogue }: MatmulVariant,
+  { layout, kind, aType, bType, vec, vecC, epilogue }: MatmulVariant,
 ): string {
   const [a, b] = layout.split(",");
+  const isBlocks = isQuantized(bType);
   const word = (type: string) => (type === "f32" ? "f32" : "u32");
   const array = (type: string) => vec ? `vec4<${word(type)}>` : word(type);
   const extra = Object.keys(epilogue?.bindings ?? {});
@@ -39,7 +52,9 @@ function header(
   return lines([
     `// C[m, c_col + n] = epilogue(sum_k A[m, k] * B[k, n]);  A is stored ${a} (${aType}), B ${b} (${bType}), C [M, ldc].`,
     `@group(0) @binding(0) var<storage, read> A: array<${array(aType)}>;`,
-    `@group(0) @binding(1) var<storage, read> B: array<${array(bType)}>;`,
+    `@group(0) @binding(1) var<storage, read> B: array<${
+      isBlocks && kind === "workgroup" ? "u32" : array(bType)
+    }>;`,
     `@group(0) @binding(2) var<storage, read_write> C: array<${floats}>;`,
     ...extra.map((name, i) =>
       `@group(0) @binding(${i + 3}) var<storage, read> ${name}: array<${

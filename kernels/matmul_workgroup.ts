@@ -2,7 +2,7 @@
  * Products with tiles in workgroup memory, and products with few rows, for graphics cards.
  * @module
  */
-import type { Gpu } from "../gpu/mod.ts";
+import { type Gpu, isQuantized } from "../gpu/mod.ts";
 import type {
   MatmulLayout,
   MatmulShape,
@@ -60,7 +60,8 @@ export function fitsWorkgroup(
   if (kind === "dot") {
     // Lanes halve until few are left.
     return layout === "mk,nk" && wy === 1 && (wx & (wx - 1)) === 0 &&
-      4 * wx * TM * TN <= most && fitsDot({ vec }, product);
+      4 * wx * TM * TN <= most &&
+      (isQuantized(bType) || fitsDot({ vec }, product));
   }
   const bytes = storageOf(
     { ...shape, vec },
@@ -68,7 +69,7 @@ export function fitsWorkgroup(
     workgroupK({ ...shape, vec }, layout),
   );
   if (bytes > most) return false;
-  if (!vec) return true;
+  if (!vec || isQuantized(bType)) return true;
   const [aRows, bRows] = [layout.startsWith("mk"), layout.endsWith("nk")];
   // Columns of a tile are taken in groups of four.
   return (aRows ? K : M) % perLoad(aType) === 0 &&
@@ -232,6 +233,19 @@ export function dotBody(variant: MatmulVariant): string {
       }),
     ]),
     `}`,
+    ...joinLanes(variant),
+    `}`,
+  ]);
+}
+
+/** Lanes whose parts of a sum one of them adds up. */
+const LAST_LANES = 8;
+
+/** Adds up what the lanes of a workgroup have of its sums `s0`, `s1`, …, and stores them. */
+export function joinLanes(variant: MatmulVariant): string[] {
+  const { tile: [TM, TN], workgroup: [lanes] } = variant;
+  const sums = range(TM * TN);
+  return [
     ...sums.map((at) => `partial[${at * lanes}u + lane] = s${at};`),
     `workgroupBarrier();`,
     ...halvings(lanes, TM * TN),
@@ -243,12 +257,8 @@ export function dotBody(variant: MatmulVariant): string {
     `let m = m0 + at / ${TN}u; let n = n0 + at % ${TN}u;`,
     `if (m < u.M && n < u.N) { ${store(variant, "m", "n", "sum")} }`,
     `}`,
-    `}`,
-  ]);
+  ];
 }
-
-/** Lanes whose parts of a sum one of them adds up. */
-const LAST_LANES = 8;
 
 /** Adds up what the lanes of a workgroup have of its sums, until {@link LAST_LANES} of each are left. */
 function halvings(lanes: number, nSums: number): string[] {

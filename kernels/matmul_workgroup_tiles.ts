@@ -2,6 +2,7 @@
  * Tiles of operands in workgroup memory: how they lie there, and the WGSL that fills and reads them.
  * @module
  */
+import { isQuantized } from "../gpu/mod.ts";
 import type { MatmulVariant } from "./matmul.ts";
 import { lines, range, unpackEight, unpackOne } from "./matmul_text.ts";
 
@@ -40,7 +41,9 @@ export function scalarTile(
       `var<workgroup> ${v}_tile: array<f32, ${k * stride}>;`,
       `fn load_${v}(${letter}: u32, k: u32) -> f32 {`,
       `if (${letter} >= ${length} || k >= u.K) { return 0.0; }`,
-      `let i = ${index}; return ${unpackOne(type, "i", name)}; }`,
+      isQuantized(type)
+        ? `return b_at(n, k); }`
+        : `let i = ${index}; return ${unpackOne(type, "i", name)}; }`,
     ],
     fill: lines([
       `for (var e = lane; e < ${k * size}u; e += ${lanes}u) {`,
@@ -129,24 +132,28 @@ function wideFill(
   const [v, letter] = name === "A" ? ["a", "m"] : ["b", "n"];
   const length = `u.${letter.toUpperCase()}`;
   const { stride } = wideTile(alongK, size, k);
-  const per = type === "f32" ? 4 : 8; // elements of a load
+  const per = type === "f32" || type === "q8" ? 4 : 8; // elements of a load
   const [rows, groups] = alongK ? [size, k / per] : [k, size / per];
   const [row, first, inside, rowLength] = alongK
     ? [`${letter}0 + r`, `k0 + g`, [length, `u.K`], `u.K`]
     : [`k0 + r`, `${letter}0 + g`, [`u.K`, length], length];
   const vectors = range(per / 4);
   const zeros = vectors.map((i) => `var ${v}v${i} = vec4<f32>();`);
-  const loads = type === "f32" ? [`${v}v0 = ${name}[i];`] : [
-    `let words = ${name}[i];`,
-    ...unpackEight(type, "words", "w"),
-    ...vectors.map((i) => `${v}v${i} = w${i};`),
-  ];
+  const i = `((${row}) * ${rowLength} + ${first}) / ${per}u`;
+  const loads = isQuantized(type)
+    ? vectors.map((i) => `${v}v${i} = b_four(${row}, ${first} + ${4 * i}u);`)
+    : type === "f32"
+    ? [`${v}v0 = ${name}[${i}];`]
+    : [
+      `let words = ${name}[${i}];`,
+      ...unpackEight(type, "words", "w"),
+      ...vectors.map((i) => `${v}v${i} = w${i};`),
+    ];
   return lines([
     `for (var e = lane; e < ${rows * groups}u; e += ${lanes}u) {`,
     `let r = e / ${groups}u; let g = e % ${groups}u * ${per}u;`,
     ...zeros,
     `if (${row} < ${inside[0]} && ${first} < ${inside[1]}) {`,
-    `let i = ((${row}) * ${rowLength} + ${first}) / ${per}u;`,
     ...loads,
     `}`,
     ...vectors.map((i) =>

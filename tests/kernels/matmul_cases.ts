@@ -3,7 +3,7 @@
  * @module
  */
 import { bf16ToF32, f16ToF32, f32ToBf16 } from "../../core/dtype.ts";
-import type { Gpu } from "../../gpu/mod.ts";
+import { type Gpu, isQuantized, type QuantizedDtype } from "../../gpu/mod.ts";
 import {
   matmul,
   type MatmulCall,
@@ -12,12 +12,13 @@ import {
 import { assertClose, poison } from "../assert_close.ts";
 import { testGpu } from "../gpu_for_tests.ts";
 import { matmulReference } from "../reference/matmul_reference.ts";
+import { quantizeReference } from "../reference/quantize_reference.ts";
 import type { Draw } from "./run_kernel.ts";
 
 /** Sizes of a product. */
 export type Size = readonly [M: number, N: number, K: number];
 /** Element types of B. */
-export type BType = "f32" | "bf16" | "f16";
+export type BType = "f32" | "bf16" | "f16" | QuantizedDtype;
 /** A variant that a test forces. */
 export type Variant = NonNullable<MatmulCall["variant"]>;
 
@@ -47,7 +48,8 @@ export interface Case {
 }
 
 /** An operand as it is stored, and the numbers that this means. */
-function storeAs(bType: BType, values: Float32Array<ArrayBuffer>) {
+function storeAs(bType: BType, values: Float32Array<ArrayBuffer>, K: number) {
+  if (isQuantized(bType)) return quantizeReference(bType, values, K);
   if (bType === "f32") return { stored: values, rounded: values };
   if (bType === "bf16") {
     const stored = f32ToBf16(values);
@@ -69,8 +71,8 @@ export function drawCase(
   aType: "f32" | "bf16" = "f32",
 ): Case {
   const [M, N, K] = size;
-  const a = storeAs(aType, draw(M * K));
-  const b = storeAs(bType, draw(N * K));
+  const a = storeAs(aType, draw(M * K), K);
+  const b = storeAs(bType, draw(N * K), K);
   const { C: want, largestSum } = matmulReference(
     layout,
     a.rounded,
