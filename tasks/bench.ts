@@ -1,219 +1,246 @@
 /**
- * `bench`: how fast the products, the forward pass, decoding and training run on this GPU.
+ * `bench`: how fast this GPU computes: the most it can, and products, prefill, decoding, steering and training beside that.
  * @module
  */
 // deno-lint-ignore-file no-console
-import { KvCache } from "../core/kv_cache.ts";
-import { Olmo2, Workspace } from "../core/olmo2.ts";
+import type { ModelFolder } from "../core/model_folder.ts";
+import { Olmo2 } from "../core/olmo2.ts";
+import type { Olmo2Config } from "../core/olmo2_config.ts";
 import { Rng } from "../core/rng.ts";
-import { wholeSequences } from "../core/token_batch.ts";
+import type { Gpu } from "../gpu/mod.ts";
+import { type Ceilings, measureCeilings, READ_SIZE } from "./bench_ceilings.ts";
 import {
-  type Dtype,
-  elementCount,
-  type Gpu,
-  type Recorder,
-} from "../gpu/mod.ts";
-import { matmul, type MatmulLayout } from "../kernels/matmul.ts";
-import { generate } from "../steer/generate.ts";
-import { initSae } from "../train/init.ts";
-import { SaeTrainer } from "../train/trainer.ts";
-import { GPU_FLAGS, MODEL_FLAG, runTask, SEED_FLAG } from "./cli.ts";
-import { formatRate, formatTable } from "./format.ts";
+  benchBlock,
+  benchDecode,
+  benchPrefill,
+  weightCounts,
+} from "./bench_model.ts";
+import {
+  benchDecodeProducts,
+  benchProducts,
+  LARGE_PRODUCTS,
+  PRODUCTS,
+  weightShapes,
+} from "./bench_products.ts";
+import { OLMO2_1B, OLMO2_7B, randomCheckpoint } from "./bench_random.ts";
+import { reportOf, textOf } from "./bench_report.ts";
+import { benchSteering, type SteeringCost } from "./bench_steering.ts";
+import { type Rate, timingOf } from "./bench_timing.ts";
+import { benchTraining } from "./bench_training.ts";
+import {
+  GPU_FLAGS,
+  MODEL_FLAG,
+  runTask,
+  SEED_FLAG,
+  type TaskContext,
+} from "./cli.ts";
+import { formatBytes } from "./format.ts";
+import { MEMORY_FLAG, memoryBudget } from "./memory_budget.ts";
 import { openModelForIds } from "./steering.ts";
 
-/** One measured rate. */
-interface Rate {
-  readonly what: string;
-  readonly ms: number;
-  readonly rate: number;
-  readonly unit: string;
+/** What `--size` takes. */
+const SIZES = ["embedded", "1B", "7B-layer", "all"] as const;
+
+/** What a run measures with. */
+interface Run {
+  readonly gpu: Gpu;
+  readonly rng: Rng;
+  readonly isTiny: boolean;
+  readonly context: TaskContext;
+  /** Bytes that may be taken; undefined where nobody knows. */
+  readonly budget: number | undefined;
 }
 
-/** Products of the embedded model and its SAE, and of OLMo-2 7B with a batch of 1024. */
-const PRODUCTS: readonly [
-  string,
-  MatmulLayout,
-  Dtype,
-  number,
-  number,
-  number,
-][] = [
-  ["x·W_gate_upᵀ, bf16", "mk,nk", "bf16", 2048, 1024, 192],
-  ["SAE encode", "mk,nk", "f32", 1024, 1536, 192],
-  ["SAE decode", "mk,kn", "f32", 1024, 192, 1536],
-  ["SAE dW", "km,kn", "f32", 1536, 192, 1024],
-];
-const LARGE_PRODUCTS: typeof PRODUCTS = [
-  ["7B x·W_gate_upᵀ, bf16", "mk,nk", "bf16", 1024, 22016, 4096],
-  ["7B one token, bf16", "mk,nk", "bf16", 1, 22016, 4096],
-  ["65k SAE encode, one window", "mk,nk", "f32", 1024, 8192, 4096],
-  ["65k SAE dW, one window", "km,kn", "f32", 8192, 4096, 1024],
-];
+/** Sizes of a model for `--tiny`. */
+const TINY = {
+  d_model: 64,
+  n_heads: 4,
+  n_kv_heads: 4,
+  d_head: 16,
+  d_ffn: 96,
+  vocab_size: 128,
+  context_length: 128,
+} as const;
 
-/** Least time of several runs after a warm-up, each waited for; in milliseconds. */
-async function leastTime(
-  gpu: Gpu,
-  nRuns: number,
-  perRun: number,
-  record: (rec: Recorder) => void,
-): Promise<number> {
-  const run = async () => {
-    const start = performance.now();
-    for (let i = 0; i < perRun; i++) gpu.record("bench", record);
-    await gpu.device.queue.onSubmittedWorkDone();
-    return (performance.now() - start) / perRun;
-  };
-  await run();
-  let least = Infinity;
-  for (let i = 0; i < nRuns; i++) least = Math.min(least, await run());
-  await gpu.settled();
-  return least;
-}
+/** Memory beside the weights: activations, logits, the cache, and copies for the moment. */
+const WORK_BYTES = 5e8;
 
-async function benchProducts(
-  gpu: Gpu,
-  products: typeof PRODUCTS,
-): Promise<Rate[]> {
-  const rates: Rate[] = [];
-  for (const [what, layout, dtype, M, N, K] of products) {
-    using A = gpu.tensor("A", "f32", layout === "km,kn" ? [K, M] : [M, K]);
-    using B = gpu.tensor("B", dtype, layout === "mk,nk" ? [N, K] : [K, N]);
-    using C = gpu.tensor("C", "f32", [M, N]);
-    const ms = await leastTime(
-      gpu,
-      5,
-      4,
-      (rec) => matmul(rec, { layout, A, B, C }),
+/** A model of random weights, after a look at the memory. */
+async function randomModel(
+  { gpu, context, budget, isTiny }: Run,
+  what: string,
+  config: Olmo2Config,
+): Promise<Olmo2> {
+  const { block, head } = weightCounts(config);
+  const tables = config.tied_embeddings ? 1 : 2;
+  const bytes = 2 * (config.n_layers * block + tables * head) +
+    (isTiny ? 0 : WORK_BYTES);
+  if (budget !== undefined && bytes > budget) {
+    throw new RangeError(
+      `Cannot run ${what}: expected ${formatBytes(bytes)} of memory: got ${
+        formatBytes(budget)
+      }: leave --size out, or free some`,
     );
-    rates.push({
-      what: `${what} ${M}×${N}×${K}`,
-      ms,
-      rate: 2 * M * N * K / ms / 1e6,
-      unit: "GFLOP/s",
-    });
   }
-  return rates;
+  context.plan([{ what, bytes }]);
+  context.signal.throwIfAborted();
+  return await Olmo2.load(gpu, randomCheckpoint(config), config);
 }
 
-async function benchModel(gpu: Gpu, model: Olmo2, rng: Rng): Promise<Rate[]> {
-  const { config } = model;
-  const ids = (n: number) =>
-    Array.from({ length: n }, () => rng.below(config.vocab_size));
-  const length = Math.min(128, config.context_length);
-  const sequences = Array.from({ length: 16 }, () => ids(length));
-  const batch = wholeSequences(config, sequences);
-  const T = batch.ids.length;
-  using work = new Workspace(gpu, config, T);
-  using cache = new KvCache(gpu, config, {
-    nRows: sequences.length,
-    nLayers: model.nLayers,
-    isShared: true,
-  });
-  work.load(batch);
-  cache.fit(sequences.map((ids) => ids.length));
-  const ms = await leastTime(gpu, 3, 1, (rec) => {
-    model.forward(rec, work, cache);
-  });
-  const rates: Rate[] = [{
-    what: `forward, ${T} tokens`,
-    ms,
-    rate: 1000 * T / ms,
-    unit: "tokens/s",
-  }];
-  const nPrompt = Math.max(1, Math.min(16, length >> 1));
-  const maxNewTokens = Math.min(64, config.context_length - nPrompt);
-  for (const rows of [1, 32]) {
-    const prompts = Array.from({ length: rows }, () => ids(nPrompt));
-    const requests = prompts.map((prompt, i) => ({
-      prompt,
-      sampling: { temperature: 1, topK: 0, topP: 0.9, seed: i },
-    }));
-    const run = () => generate(model, requests, { maxNewTokens, stopIds: [] });
-    await run();
-    const start = performance.now();
-    await run();
-    const took = performance.now() - start;
-    rates.push({
-      what: `generate, ${rows} ${
-        rows === 1 ? "reply" : "replies"
-      } of ${maxNewTokens}`,
-      ms: took,
-      rate: 1000 * rows * maxNewTokens / took,
-      unit: "tokens/s",
-    });
-  }
-  return rates;
-}
-
-async function benchTraining(gpu: Gpu, rng: Rng): Promise<Rate[]> {
-  const [batch, d_model, d_sae] = [1024, 192, 1536];
-  const config = {
-    batch,
-    d_model,
-    d_sae,
-    inputScale: 1,
-    clipNorm: 1,
-    betas: [0.9, 0.999] as const,
-    eps: 1e-8,
-  };
-  const params = initSae(new Float64Array(d_model), d_sae, rng.below(2 ** 31));
-  using trainer = new SaeTrainer(gpu, config, params);
-  const rows = Float32Array.from(
-    { length: elementCount([batch, d_model]) },
-    () => rng.normal(),
+/** The model of the folder: prompts, replies, and what else is small. */
+async function benchEmbedded(
+  { gpu, rng, isTiny, context }: Run,
+  folder: Pick<ModelFolder, "checkpoint" | "config" | "name">,
+): Promise<Rate[]> {
+  const { checkpoint, config } = folder;
+  const products = await benchProducts(
+    gpu,
+    "products",
+    isTiny
+      ? PRODUCTS.map(([what, layout, bType]) =>
+        [what, layout, bType, 64, 64, 64] as const
+      )
+      : PRODUCTS,
   );
-  const steps = 10;
-  const run = async () => {
-    const start = performance.now();
-    for (let i = 0; i < steps; i++) trainer.step(rows, { lambda: 1, lr: 1e-4 });
-    await trainer.assertFinite();
-    return (performance.now() - start) / steps;
+  context.signal.throwIfAborted();
+  using model = await Olmo2.load(gpu, checkpoint, config);
+  const { dtype } = checkpoint.info("model.layers.0.mlp.up_proj.weight");
+  const measured = {
+    section: `model, ${folder.name}`,
+    model,
+    weightBytes: dtype === "F32" ? 4 : 2,
+    rng,
   };
-  await run();
-  const ms = Math.min(await run(), await run());
-  return [{
-    what: `SAE step, ${batch}×${d_model}×${d_sae}`,
-    ms,
-    rate: 1000 / ms,
-    unit: "steps/s",
-  }];
+  const length = Math.min(512, config.context_length);
+  const short = Math.min(32, length);
+  const prompts = [[length], Array(isTiny ? 2 : 64).fill(short)];
+  const prefill = await benchPrefill(measured, prompts);
+  context.signal.throwIfAborted();
+  const decode = isTiny
+    ? await benchDecode(measured, [1, 2], 3)
+    : await benchDecode(measured, [1, 2, 8, 32], 65);
+  return [
+    ...products,
+    ...prefill,
+    ...decode,
+    ...await benchTraining(gpu, rng, isTiny),
+  ];
+}
+
+/** OLMo-2 1B: products of decoding, prompts, replies. */
+async function bench1B(run: Run): Promise<Rate[]> {
+  const { gpu, rng, isTiny, context } = run;
+  const config = isTiny ? { ...OLMO2_1B, ...TINY, n_layers: 2 } : OLMO2_1B;
+  const products = await benchDecodeProducts(
+    gpu,
+    "1B, products of decoding",
+    weightShapes(config),
+  );
+  using model = await randomModel(run, "OLMo-2 1B, random", config);
+  const measured = { section: "1B, random", model, weightBytes: 2, rng };
+  const isSlow = gpu.isSoftware;
+  const nPrompt = isTiny ? 8 : isSlow ? 128 : 2048;
+  const prefill = await benchPrefill(measured, [[nPrompt]]);
+  context.signal.throwIfAborted();
+  const rows = isSlow ? [1, 2, 8] : [1, 2, 8, 32];
+  return [
+    ...products,
+    ...prefill,
+    ...await benchDecode(measured, rows, isTiny ? 3 : isSlow ? 9 : 65),
+  ];
+}
+
+/** One block and the head of OLMo-2 7B, and products of its sizes. */
+async function bench7B(run: Run): Promise<Rate[]> {
+  const { gpu, rng, isTiny } = run;
+  const sizes = isTiny ? { ...OLMO2_7B, ...TINY } : OLMO2_7B;
+  const config = { ...sizes, n_layers: 1 };
+  const shapes = weightShapes(config);
+  const products = await benchDecodeProducts(
+    gpu,
+    "7B, products of decoding",
+    shapes,
+  );
+  const large = isTiny
+    ? []
+    : await benchProducts(gpu, "7B, other products", LARGE_PRODUCTS);
+  using model = await randomModel(run, "a block of OLMo-2 7B, random", config);
+  const measured = { section: "7B, one block", model, weightBytes: 2, rng };
+  return [
+    ...products,
+    ...large,
+    ...await benchBlock(measured, isTiny ? 8 : 512),
+  ];
+}
+
+/** Steering at a block of OLMo-2 7B. */
+async function benchSteered(run: Run): Promise<SteeringCost> {
+  const sizes = run.isTiny ? { ...OLMO2_7B, ...TINY } : OLMO2_7B;
+  const config = { ...sizes, n_layers: 1, vocab_size: 128 };
+  using model = await randomModel(run, "a block of OLMo-2 7B, random", config);
+  return await benchSteering({
+    section: "steering",
+    model,
+    weightBytes: 2,
+    rng: run.rng,
+  });
 }
 
 if (import.meta.main) {
   await runTask({
     name: "bench",
     description:
-      "how fast products, forward pass, decoding and training run on this GPU",
+      "how fast products, prefill, decoding, steering and training are on this GPU, beside the most it can do",
     flags: {
-      large: {
-        default: false,
+      size: {
+        default: "embedded",
+        choices: SIZES,
         help:
-          "also products of OLMo-2 7B and a 65k SAE; too long for software drivers",
+          "which models to measure: that of --model; OLMo-2 1B, or a block and the head of 7B, with random weights; or all",
+      },
+      tiny: {
+        default: false,
+        help: "sizes that take no time: only to see whether everything runs",
       },
       json: { default: false, help: "print JSON" },
       ...MODEL_FLAG,
+      ...MEMORY_FLAG,
       ...SEED_FLAG,
       ...GPU_FLAGS,
     },
   }, async (config, context) => {
+    const isWanted = (size: typeof SIZES[number]): boolean =>
+      config.size === size || config.size === "all";
     const folder = await openModelForIds(config.model);
     const gpu = await context.openGpu(config.gpu);
-    const rng = new Rng(config.seed);
-    using model = await Olmo2.load(gpu, folder.checkpoint, folder.config);
-    const rates = [
-      ...await benchProducts(
-        gpu,
-        config.large ? [...PRODUCTS, ...LARGE_PRODUCTS] : PRODUCTS,
-      ),
-      ...await benchModel(gpu, model, rng),
-      ...await benchTraining(gpu, rng),
-    ];
-    if (config.json) {
-      return console.log(JSON.stringify({ gpu: gpu.name, rates }, null, 2));
+    const { gpu: card, host, isShared } = memoryBudget(gpu, config.memory);
+    const run: Run = {
+      gpu,
+      rng: new Rng(config.seed),
+      isTiny: config.tiny,
+      context,
+      budget: isShared ? host : card,
+    };
+    context.note("ceilings of this adapter");
+    const ceilings: Ceilings = await measureCeilings(
+      gpu,
+      config.tiny ? { rows: 64, columns: 64 } : READ_SIZE,
+    );
+    const rates: Rate[] = [];
+    if (isWanted("embedded")) {
+      context.note(`model ${folder.name}`);
+      rates.push(...await benchEmbedded(run, folder));
     }
-    const rows = rates.map((
-      { what, ms, rate, unit },
-    ) => [what, ms.toFixed(2), formatRate(rate), unit]);
-    console.log(formatTable(["what", "ms", "rate", "unit"], rows));
+    if (isWanted("1B")) rates.push(...await bench1B(run));
+    if (isWanted("7B-layer")) rates.push(...await bench7B(run));
+    const steering = await benchSteered(run);
+    const report = reportOf({
+      gpu: gpu.name,
+      timing: timingOf(gpu),
+      ceilings,
+      rates,
+      steering,
+    });
+    console.log(config.json ? JSON.stringify(report, null, 2) : textOf(report));
   });
 }

@@ -391,8 +391,8 @@ Deno.test("matmul() refuses tensors whose sizes or types do not fit", async () =
   const packed = "f32 or bf16 by f32 or bf16";
   for (
     const [layout, A1, B1, expected] of [
-      ["mk,nk", A, ids, "f32 or bf16 by f32 or bf16 or f16"],
-      ["mk,nk", make("A", "f16", [2, 3]), B, `${packed} or f16`],
+      ["mk,nk", A, ids, `${packed} or f16 or q8 or q4`],
+      ["mk,nk", make("A", "f16", [2, 3]), B, `${packed} or f16 or q8 or q4`],
       ["mk,kn", A, half, packed],
       ["km,kn", make("A", "f32", [3, 2]), half, packed],
     ] as const

@@ -1,0 +1,119 @@
+/**
+ * Models of a size with random weights, which are made as they are loaded: no file, and no time to speak of.
+ * @module
+ */
+import type { Olmo2Config } from "../core/olmo2_config.ts";
+import { layerShapes } from "../core/olmo2_weights.ts";
+import type { Checkpoint, TensorInfo } from "../core/safetensors.ts";
+import { bf16ToF32 } from "../core/dtype.ts";
+
+const COMMON = {
+  vocab_size: 100_352,
+  context_length: 4096,
+  rms_norm_eps: 1e-6,
+  rope_theta: 500_000,
+  bos_token_id: null,
+  eos_token_ids: [],
+  pad_token_id: null,
+} as const;
+
+/** Sizes of OLMo-2 1B. */
+export const OLMO2_1B: Olmo2Config = {
+  ...COMMON,
+  d_model: 2048,
+  n_layers: 16,
+  n_heads: 16,
+  n_kv_heads: 16,
+  d_head: 128,
+  d_ffn: 8192,
+  tied_embeddings: false,
+};
+
+/** Sizes of OLMo-2 7B, with the embedding for its head so that one of them takes memory. */
+export const OLMO2_7B: Olmo2Config = {
+  ...COMMON,
+  d_model: 4096,
+  n_layers: 32,
+  n_heads: 32,
+  n_kv_heads: 32,
+  d_head: 128,
+  d_ffn: 11_008,
+  tied_embeddings: true,
+};
+
+/** Random bytes that repeat: 16 MiB of them are drawn once. */
+const BLOCK_BYTES = 2 ** 24;
+/** `crypto` gives no more at once. */
+const MOST_DRAWN = 2 ** 16;
+let block: Uint8Array<ArrayBuffer> | undefined;
+
+/** Packed bf16 numbers of either sign, 2⁻⁷ to 2⁻⁵ in size. */
+function randomBlock(): Uint8Array<ArrayBuffer> {
+  const bits = new Uint16Array(BLOCK_BYTES / 2);
+  for (let i = 0; i < bits.length; i += MOST_DRAWN / 2) {
+    crypto.getRandomValues(bits.subarray(i, i + MOST_DRAWN / 2));
+  }
+  for (let i = 0; i < bits.length; i++) bits[i] = (bits[i]! & 0x80ff) | 0x3c00;
+  return new Uint8Array(bits.buffer);
+}
+
+/** Bytes [start, end) of an endless run of packed bf16 numbers. */
+export function randomBytes(
+  start: number,
+  end: number,
+): Uint8Array<ArrayBuffer> {
+  block ??= randomBlock();
+  const bytes = new Uint8Array(end - start);
+  for (let at = start; at < end;) {
+    const from = at % BLOCK_BYTES;
+    const size = Math.min(BLOCK_BYTES - from, end - at);
+    bytes.set(block.subarray(from, from + size), at - start);
+    at += size;
+  }
+  return bytes;
+}
+
+/** A checkpoint in bf16 with the tensors of a model, which lie nowhere. */
+export function randomCheckpoint(config: Olmo2Config): Checkpoint {
+  const { vocab_size, d_model, n_layers, tied_embeddings } = config;
+  const table = [vocab_size, d_model];
+  const shapes: [string, number[]][] = [
+    ["model.embed_tokens.weight", table],
+    ["model.norm.weight", [d_model]],
+    ...(tied_embeddings
+      ? []
+      : [["lm_head.weight", table] satisfies [string, number[]]]),
+    ...Array.from({ length: n_layers }, (_, l) => layerShapes(config, l))
+      .flat(),
+  ];
+  const infos = new Map<string, TensorInfo>();
+  let start = 0;
+  for (const [name, shape] of shapes) {
+    const end = start + 2 * shape.reduce((product, size) => product * size, 1);
+    infos.set(name, { name, dtype: "BF16", shape, start, end });
+    start = end;
+  }
+  const info = (name: string): TensorInfo => {
+    const found = infos.get(name);
+    if (found) return found;
+    throw new RangeError(`Cannot make tensor "${name}": the model has none`);
+  };
+  const bytes = (name: string, startRow?: number, endRow?: number) => {
+    const { start, end, shape } = info(name);
+    const rowBytes = (end - start) / shape[0]!;
+    return randomBytes(
+      start + (startRow ?? 0) * rowBytes,
+      start + (endRow ?? shape[0]!) * rowBytes,
+    );
+  };
+  return {
+    name: "random weights",
+    has: (name) => infos.has(name),
+    names: () => [...infos.keys()],
+    fileOf: () => "random weights",
+    info,
+    bytes: (...rows) => Promise.resolve(bytes(...rows)),
+    floats: (name) =>
+      Promise.resolve(bf16ToF32(new Uint16Array(bytes(name).buffer))),
+  };
+}

@@ -1,0 +1,112 @@
+/**
+ * What the bench prints.
+ * @module
+ */
+import type { Ceilings } from "./bench_ceilings.ts";
+import type { SteeringCost } from "./bench_steering.ts";
+import type { Rate } from "./bench_timing.ts";
+import { formatRate, formatTable } from "./format.ts";
+
+/** Everything that was measured. */
+export interface Measurements {
+  /** The adapter's name. */
+  readonly gpu: string;
+  /** How kernels were timed. */
+  readonly timing: string;
+  readonly ceilings: Ceilings;
+  readonly rates: readonly Rate[];
+  readonly steering: SteeringCost;
+}
+
+/** A rate with its shares of the adapter's ceilings, in percent. */
+export interface ReportedRate extends Rate {
+  /** Of the speed that a kernel reads with. */
+  readonly percentOfRead?: number;
+  /** Of the speed that a kernel multiplies and adds with. */
+  readonly percentOfCompute?: number;
+}
+
+/** Measurements with shares. */
+export interface Report extends Measurements {
+  readonly rates: readonly ReportedRate[];
+}
+
+/** Sets rates beside the ceilings. */
+export function reportOf(measurements: Measurements): Report {
+  const { readGbPerS, gflopPerS: most } = measurements.ceilings;
+  const rates = measurements.rates.map((rate): ReportedRate => {
+    const { gbPerS, gflopPerS } = rate;
+    return {
+      ...rate,
+      ...(gbPerS !== undefined && { percentOfRead: 100 * gbPerS / readGbPerS }),
+      ...(gflopPerS !== undefined && {
+        percentOfCompute: 100 * gflopPerS / most,
+      }),
+    };
+  });
+  return { ...measurements, rates };
+}
+
+/** How to read the tables. */
+const LEGEND =
+  `GB/s: bytes of weights, each counted once a pass. GFLOP/s: multiplications and additions with weights.
+% of read, % of compute: shares of the ceilings. × 1 row: times as long as with one row.
+Decoding is timed by the clock, from step to step; the rest as the first line says, and the least of some times counts.`;
+
+/** A report for people. */
+export function textOf(report: Report): string {
+  const { gpu, timing, ceilings, rates, steering } = report;
+  const sections = [...new Set(rates.map(({ section }) => section))];
+  return [
+    `${gpu}, timed by ${timing}`,
+    "",
+    formatTable(["the most this adapter does", "", ""], [
+      ["reading, 16 bytes a load", formatRate(ceilings.readGbPerS), "GB/s"],
+      ["copying by a kernel", formatRate(ceilings.copyGbPerS), "GB/s"],
+      ["copying a buffer", formatRate(ceilings.bufferCopyGbPerS), "GB/s"],
+      ["f32 in registers", formatRate(ceilings.gflopPerS), "GFLOP/s"],
+      ["reading 4 bytes back", formatRate(ceilings.readbackMs), "ms"],
+    ]),
+    ...sections.flatMap((section) => [
+      "",
+      tableOf(section, rates.filter((rate) => rate.section === section)),
+    ]),
+    "",
+    `steering ${steering.nFeatures} features at a block of 7B, decoding one row: ${
+      steering.percent.toFixed(2)
+    } % (${steering.plainMs.toFixed(2)} ms, steered ${
+      steering.steeredMs.toFixed(2)
+    } ms)`,
+    "",
+    LEGEND,
+  ].join("\n");
+}
+
+function tableOf(section: string, rates: readonly ReportedRate[]): string {
+  const cell = (value: number | undefined, digits = 1): string =>
+    value === undefined ? "" : value.toFixed(digits);
+  return formatTable(
+    [
+      section,
+      "ms",
+      "rate",
+      "",
+      "GB/s",
+      "% of read",
+      "GFLOP/s",
+      "% of compute",
+      "× 1 row",
+    ],
+    rates.map((rate) => [
+      rate.what,
+      rate.ms.toFixed(2),
+      formatRate(rate.rate),
+      rate.unit,
+      cell(rate.gbPerS, 2),
+      cell(rate.percentOfRead, 0),
+      cell(rate.gflopPerS),
+      cell(rate.percentOfCompute, 0),
+      cell(rate.ofOneRow, 2),
+    ]),
+  );
+}
