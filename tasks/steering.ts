@@ -46,8 +46,8 @@ import {
 import { modelBytes, passBytes } from "./memory.ts";
 import { SAMPLING_FLAGS } from "./sampling_flags.ts";
 
-/** Flags of tasks that reply. */
-export const STEERING_FLAGS = {
+/** Flags that say how a model is steered, and which. */
+export const STEER_FLAGS = {
   steer: {
     type: "strings",
     help:
@@ -74,6 +74,18 @@ export const STEERING_FLAGS = {
     min: 0,
     help: "block that the SAE was trained behind, for files that do not tell",
   },
+  ...MODEL_FLAG,
+  sae: { type: "strings", help: SAE_FLAG.sae.help },
+  ...ANY_MODEL_FLAG,
+  ...GPU_FLAGS,
+} as const satisfies FlagTable;
+
+/** Values of {@link STEER_FLAGS}. */
+export type SteerFlags = ConfigOf<typeof STEER_FLAGS>;
+
+/** Flags of tasks that reply. */
+export const STEERING_FLAGS = {
+  ...STEER_FLAGS,
   ...SAMPLING_FLAGS,
   max_tokens: {
     default: 128,
@@ -92,10 +104,6 @@ export const STEERING_FLAGS = {
       "cut the beginning off a prompt that is longer than the model's context",
   },
   system: { type: "string", help: "system message of the chat template" },
-  ...MODEL_FLAG,
-  sae: { type: "strings", help: SAE_FLAG.sae.help },
-  ...ANY_MODEL_FLAG,
-  ...GPU_FLAGS,
 } as const satisfies FlagTable;
 
 /** Values of {@link STEERING_FLAGS}. */
@@ -159,12 +167,12 @@ export interface SteeringSae extends SteeringSource {
 export class Steering {
   /** In the order of the flags; at least one. */
   readonly saes: readonly SteeringSae[];
-  readonly #flags: SteeringFlags;
+  readonly #flags: SteerFlags;
   readonly #nLayers: number;
 
   private constructor(
     saes: readonly SteeringSae[],
-    flags: SteeringFlags,
+    flags: SteerFlags,
     nLayers: number,
   ) {
     this.saes = saes;
@@ -177,7 +185,7 @@ export class Steering {
    * @throws {Error} If one is damaged, or does not fit the model.
    */
   static async open(
-    flags: SteeringFlags,
+    flags: SteerFlags,
     model: ModelFolder,
   ): Promise<Steering> {
     const saes: SteeringSae[] = [];
@@ -298,7 +306,7 @@ export class Steering {
  * @param nTokens Tokens of all replies and their prompts at once.
  */
 export async function loadModel(
-  flags: SteeringFlags,
+  flags: SteerFlags,
   folder: ModelFolder,
   nTokens: number,
   context: TaskContext,
