@@ -181,7 +181,8 @@ function checkTogether(repo: HubRepo, files: readonly HubFile[]): void {
 }
 
 const Commit = z.string().regex(/^[0-9a-f]{40}$/, "expected a commit");
-const Size = z.int().min(0);
+/** No file has more than 16 TiB; a list of its ranges would fill the memory. */
+const Size = z.int().min(0).max(2 ** 44);
 const File = z.object({
   path: z.string(),
   size: Size,

@@ -67,7 +67,7 @@ const FLAGS = {
   },
   range: {
     default: 32,
-    min: 0.001,
+    min: 0.0625,
     max: 4096,
     unit: "MiB",
     help: "length of one request; what a killed run loses at most of each",

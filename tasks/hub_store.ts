@@ -70,6 +70,8 @@ export class CacheStore implements HubStore {
   async writeNote(note: HubNote): Promise<void> {
     const folder = join(this.#cache, notesFolder(this.#repo));
     await makeFolder(folder);
+    // Without it Python takes the repository for damaged.
+    await makeFolder(dirname(this.snapshot));
     const path = join(folder, `${note.commit}.json`);
     await writeAtomic(path, JSON.stringify(note, null, 1) + "\n");
   }

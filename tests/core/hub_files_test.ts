@@ -142,7 +142,7 @@ Deno.test("parseListing() believes nothing of another form", () => {
     { path: "x", size: 3, hash },
     { path: "y", size: 9, hash: lfs.sha256 },
   ]);
-  const sizes = [-1, 1.5, 2 ** 53, 1e300, "3", null, undefined];
+  const sizes = [-1, 1.5, 2 ** 45, 2 ** 53, 1e300, "3", null, undefined];
   const wrong: unknown[] = [
     ...sizes.map((size) => [{ ...sibling, size }]),
     ...sizes.map((size) => [{ ...sibling, lfs: { ...lfs, size } }]),

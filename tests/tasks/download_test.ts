@@ -327,7 +327,7 @@ Deno.test("download says in one line what is wrong, and never the token", async 
   hub.repos["models/owner/huge"] = {
     ...gated,
     isGated: false,
-    listing: ([first]) => [{ ...first, size: 2 ** 52 }],
+    listing: ([first]) => [{ ...first, size: 2 ** 44 }],
   };
   const refused = async (
     args: readonly string[],
@@ -371,7 +371,7 @@ Deno.test("download says in one line what is wrong, and never the token", async 
   );
   await refused(
     ["owner/huge"],
-    /expected 4504 TB free at ".*": got .*: free some space/,
+    /expected 17\.6 TB free at ".*": got .*: free some space/,
   );
   await refused(
     ["owner/name", "--attempts=1"],
