@@ -59,6 +59,7 @@ export {
   type TokenTensors,
   Workspace,
 } from "./core/olmo2.ts";
+export { type AttentionPlan } from "./kernels/attention.ts";
 export { type LoadOptions } from "./core/olmo2_weights.ts";
 export { KvCache, type KvCacheOptions, PAGE_TOKENS } from "./core/kv_cache.ts";
 export {

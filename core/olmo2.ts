@@ -1,7 +1,10 @@
 import type { Gpu, Recorder, Tensor } from "../gpu/mod.ts";
 import { addNorm } from "../kernels/add_norm.ts";
-import { attention } from "../kernels/attention.ts";
-import { attentionWide } from "../kernels/attention_wide.ts";
+import {
+  attention,
+  type AttentionPlan,
+  planAttention,
+} from "../kernels/attention.ts";
 import { embed } from "../kernels/embed.ts";
 import { matmul } from "../kernels/matmul.ts";
 import { qkNormRope } from "../kernels/qk_norm_rope.ts";
@@ -180,7 +183,7 @@ export class Olmo2 implements Disposable {
     l: number,
   ): void {
     const { n_heads, n_kv_heads, d_head, rms_norm_eps } = this.config;
-    const { resid, qkv, q, z, blockOut, places } = work.tokens;
+    const { resid, qkv, q, z, blockOut, places, blocks } = work.tokens;
     const [K, V, pages] = [cache.keys(l), cache.values(l), cache.table];
     const [d_q, d_kv] = [n_heads * d_head, n_kv_heads * d_head];
     matmul(rec, { layout: "mk,nk", A: resid, B: layer.W_qkv, C: qkv });
@@ -200,17 +203,10 @@ export class Olmo2 implements Disposable {
       PAGE_TOKENS,
       eps: rms_norm_eps,
     });
-    // A graphics card needs thousands of invocations; a software driver would rather not join lanes.
-    const isFew = !this.gpu.isSoftware && resid.nRows * n_heads < 4096;
-    (isFew ? attentionWide : attention).run(
-      rec,
-      { q, K, V, places, pages, z },
-      {
-        D4: d_head / 4,
-        PAGE_TOKENS,
-        scale: 1 / Math.sqrt(d_head),
-      },
-    );
+    attention(rec, { q, K, V, blocks, pages, z }, work.attention, {
+      d_head,
+      pageTokens: PAGE_TOKENS,
+    });
     matmul(rec, { layout: "mk,nk", A: z, B: layer.W_o, C: blockOut });
   }
 
@@ -234,12 +230,14 @@ export class Olmo2 implements Disposable {
   }
 }
 
-/** The tensors of one pass, each of exactly T rows. */
+/** The tensors of one pass, each of exactly T rows but for blocks. */
 export interface TokenTensors {
   /** u32 [T] */
   readonly ids: Tensor;
   /** u32 [T, 2] */
   readonly places: Tensor;
+  /** u32 [n_blocks, 4]: runs of tokens that attend together */
+  readonly blocks: Tensor;
   /** f32 [T, d_model] */
   readonly resid: Tensor;
   /** f32 [T, d_q + 2 d_kv] */
@@ -262,7 +260,9 @@ export class Workspace implements Disposable {
   readonly maxTokens: number;
   readonly #owned = new DisposableStack();
   readonly #all: TokenTensors;
+  readonly #gpu: Gpu;
   #current: TokenTensors | undefined;
+  #attention: AttentionPlan | undefined;
 
   /** Most tokens whose activations an adapter binds, and which take at most `maxBytes`; at least 1. */
   static mostTokens(
@@ -293,10 +293,12 @@ export class Workspace implements Disposable {
     }
     const f32 = (label: string, width: number) =>
       this.#owned.use(gpu.tensor(label, "f32", [maxTokens, width]));
+    this.#gpu = gpu;
     this.maxTokens = maxTokens;
     this.#all = {
       ids: this.#owned.use(gpu.tensor("ids", "u32", [maxTokens])),
       places: this.#owned.use(gpu.tensor("places", "u32", [maxTokens, 2])),
+      blocks: this.#owned.use(gpu.tensor("blocks", "u32", [maxTokens, 4])),
       resid: f32("resid", d_model),
       qkv: f32("qkv", d_q + 2 * d_kv),
       q: f32("q", d_q),
@@ -308,7 +310,7 @@ export class Workspace implements Disposable {
   }
 
   /**
-   * Queues the batch's ids and places for the next pass.
+   * Queues the batch's ids and places for the next pass, and plans its attention.
    * @throws {RangeError} If there are more tokens than the workspace holds.
    */
   load(batch: TokenBatch): void {
@@ -318,12 +320,15 @@ export class Workspace implements Disposable {
         `Cannot run ${T} tokens at once: the workspace holds ${this.maxTokens}`,
       );
     }
+    const plan = planAttention(this.#gpu, batch.places);
     const entries = Object.entries(this.#all).map((
       [name, tensor]: [string, Tensor],
-    ) => [name, tensor.rows(0, T)]);
+    ) => [name, tensor.rows(0, name === "blocks" ? plan.nBlocks : T)]);
+    this.#attention = plan;
     this.#current = Object.fromEntries(entries) as TokenTensors;
     this.#current.ids.write(batch.ids);
     this.#current.places.write(batch.places);
+    this.#current.blocks.write(plan.blocks);
   }
 
   /**
@@ -331,16 +336,26 @@ export class Workspace implements Disposable {
    * @throws {Error} If none was.
    */
   get tokens(): TokenTensors {
-    if (!this.#current) {
-      throw new Error(
-        "Cannot run the model: load a batch into the workspace first",
-      );
-    }
-    return this.#current;
+    return loaded(this.#current);
+  }
+
+  /**
+   * How the batch that was loaded last attends.
+   * @throws {Error} If none was.
+   */
+  get attention(): AttentionPlan {
+    return loaded(this.#attention);
   }
 
   /** Frees the memory. */
   [Symbol.dispose](): void {
     this.#owned.dispose();
   }
+}
+
+function loaded<T>(value: T | undefined): T {
+  if (value !== undefined) return value;
+  throw new Error(
+    "Cannot run the model: load a batch into the workspace first",
+  );
 }

@@ -1,28 +1,174 @@
-import { defineKernel } from "../gpu/mod.ts";
-import wgsl from "./attention.wgsl" with { type: "text" };
+import type { Gpu, Recorder, Tensor } from "../gpu/mod.ts";
+import { attentionJoin } from "./attention_join.ts";
+import { attentionRegisters } from "./attention_registers.ts";
+import { attentionTiles, TILE_TOKENS } from "./attention_tiles.ts";
+import { attentionWide } from "./attention_wide.ts";
 
-const bindings = {
-  q: { access: "read", dtype: "f32", shape: ["T", "d_q"] },
-  K: { access: "read", dtype: "f32", shape: ["slots", "d_kv"] },
-  V: { access: "read", dtype: "f32", shape: ["slots", "d_kv"] },
-  places: { access: "read", dtype: "u32", shape: ["T", 2] },
-  pages: { access: "read", dtype: "u32", shape: ["rows", "pages_per_row"] },
-  z: { access: "read_write", dtype: "f32", shape: ["T", "d_q"] },
-} as const;
-const uniforms = {
-  T: "u32",
-  d_q: "u32",
-  d_kv: "u32",
-  pages_per_row: "u32",
-  scale: "f32",
-} as const;
+/** How the tokens of a pass attend: by which kernel, in which blocks. */
+export interface AttentionPlan {
+  /**
+   * `registers`: queries share loads of an invocation, for software drivers. `tiles`: queries share keys in workgroup
+   * memory, and `wide`: lanes share the keys of one token, for graphics cards.
+   */
+  readonly kind: "registers" | "tiles" | "wide";
+  /** Most tokens of a block. */
+  readonly blockTokens: number;
+  /** Runs of tokens that follow each other in one row: first token, tokens, row, position of the first; u32 `[n_blocks, 4]`. */
+  readonly blocks: Uint32Array<ArrayBuffer>;
+  /** How many they are. */
+  readonly nBlocks: number;
+  /** Keys of the token that has most. */
+  readonly nKeys: number;
+}
 
-/** One invocation per (token, head): for many tokens. */
-export const attention = defineKernel({
-  name: "attention",
-  wgsl,
-  bindings,
-  consts: ["D4", "PAGE_TOKENS"],
-  uniforms,
-  workgroups: ({ T, d_q, D4 }) => [Math.ceil(T / 64), d_q / (4 * D4), 1],
-});
+/** What {@link attention} reads and writes. */
+export interface AttentionTensors {
+  /** f32 `[T, d_q]` */
+  readonly q: Tensor;
+  /** f32 `[slots, d_kv]` */
+  readonly K: Tensor;
+  /** f32 `[slots, d_kv]` */
+  readonly V: Tensor;
+  /** The plan's blocks, u32 `[n_blocks, 4]` */
+  readonly blocks: Tensor;
+  /** Page of each run of positions, u32 `[rows, pages_per_row]` */
+  readonly pages: Tensor;
+  /** f32 `[T, d_q]` */
+  readonly z: Tensor;
+}
+
+/** Sizes of a head and of a page. */
+export interface AttentionSizes {
+  readonly d_head: number;
+  /** Positions of a page. */
+  readonly pageTokens: number;
+}
+
+/** Tokens of a block that share keys; in registers, more take longer to compile and are little faster. */
+const MOST_TOKENS = { registers: 8, tiles: TILE_TOKENS };
+/** A block of one token among many costs as much as two tokens that share nothing. */
+const LEAST_IN_REGISTERS = 2;
+/** Below, workgroups of one token each do less than those that compute whole tiles, mostly of nothing. */
+const LEAST_IN_TILES = 8;
+/** Heads of one key-value head that share its keys. */
+const MOST_HEADS = 8;
+/** Workgroups that fill a large graphics card. */
+const MANY_WORKGROUPS = 512;
+/** Keys that are worth a workgroup of their own. */
+const LEAST_KEYS = 256;
+
+/**
+ * Chooses how tokens attend.
+ * @param places Row and position of each, `[T, 2]`.
+ */
+export function planAttention(
+  { isSoftware }: Pick<Gpu, "isSoftware">,
+  places: Uint32Array,
+): AttentionPlan {
+  const [kind, alone, least] = isSoftware
+    ? ["registers", "registers", LEAST_IN_REGISTERS] as const
+    : ["tiles", "wide", LEAST_IN_TILES] as const;
+  const shared = attentionPlan(kind, MOST_TOKENS[kind], places);
+  const isShared = shared.nBlocks * least <= places.length / 2;
+  return isShared ? shared : attentionPlan(alone, 1, places);
+}
+
+/** The plan of a kind with blocks of a size; {@link planAttention} chooses both. */
+export function attentionPlan(
+  kind: AttentionPlan["kind"],
+  blockTokens: number,
+  places: Uint32Array,
+): AttentionPlan {
+  const blocks = Uint32Array.from(blocksOf(places, blockTokens));
+  let nKeys = 0;
+  for (let t = 0; t < places.length; t += 2) {
+    nKeys = Math.max(nKeys, places[t + 1]! + 1);
+  }
+  return { kind, blockTokens, blocks, nBlocks: blocks.length / 4, nKeys };
+}
+
+/** Runs of up to `most` tokens that follow each other in one row. */
+function blocksOf(places: Uint32Array, most: number): number[] {
+  const blocks: number[] = [];
+  let n = 0;
+  for (let t = 0; t < places.length / 2; t++) {
+    const [row, position] = [places[2 * t]!, places[2 * t + 1]!];
+    const follows = t > 0 && places[2 * t - 2] === row &&
+      places[2 * t - 1]! + 1 === position;
+    if (follows && n < most) {
+      blocks[blocks.length - 3] = ++n;
+    } else {
+      n = 1;
+      blocks.push(t, n, row, position);
+    }
+  }
+  return blocks;
+}
+
+/**
+ * Records z[t, h] = Σ_s softmax_s(q[t, h] · K[slot(s), h'] / √d_head) V[slot(s), h'] over s = 0 .. position(t):
+ * causal, over the token's own row of the cache, with `slot(s) = pages[row, s / pageTokens] · pageTokens + s % pageTokens`
+ * and h' the key-value head that h shares with others.
+ */
+export function attention(
+  rec: Recorder,
+  tensors: AttentionTensors,
+  plan: AttentionPlan,
+  { d_head, pageTokens }: AttentionSizes,
+): void {
+  const { q, K } = tensors;
+  const [D4, scale] = [d_head / 4, 1 / Math.sqrt(d_head)];
+  const perKey = q.shape[1]! / K.shape[1]!;
+  if (plan.kind === "tiles") {
+    attentionTiles.run(rec, tensors, { D4, PAGE_TOKENS: pageTokens, scale });
+    return;
+  }
+  const heads = plan.blockTokens > 1 ? 1 : largestDivisor(perKey, MOST_HEADS);
+  if (plan.kind === "registers") {
+    const tile = { tokens: plan.blockTokens, heads };
+    attentionRegisters(tile, pageTokens).run(rec, tensors, { D4, scale });
+    return;
+  }
+  wide(rec, tensors, { nKeys: plan.nKeys, d_head, pageTokens, heads });
+}
+
+/** Few tokens on a graphics card: where they would not fill it, their keys are split over more workgroups. */
+function wide(
+  rec: Recorder,
+  { z, ...tensors }: AttentionTensors,
+  { nKeys, d_head, pageTokens, heads }: AttentionSizes & {
+    readonly nKeys: number;
+    readonly heads: number;
+  },
+): void {
+  const [T, d_q] = tensors.q.shape as [number, number];
+  const nHeads = d_q / d_head;
+  const nParts = Math.max(
+    1,
+    Math.min(
+      Math.ceil(MANY_WORKGROUPS * heads / (T * nHeads)),
+      Math.ceil(nKeys / LEAST_KEYS),
+    ),
+  );
+  const D4 = d_head / 4;
+  const parts = rec.scratch("attention parts", "f32", [
+    T * nHeads * nParts,
+    d_head + 4,
+  ]);
+  attentionWide.run(rec, { ...tensors, parts }, {
+    D4,
+    PAGE_TOKENS: pageTokens,
+    HEADS: heads,
+    n_parts: nParts,
+    part_keys: Math.ceil(nKeys / nParts),
+    scale: 1 / Math.sqrt(d_head),
+  });
+  attentionJoin.run(rec, { parts, z }, { D4, n_parts: nParts });
+}
+
+/** The largest divisor of `n` that is at most `most`. */
+function largestDivisor(n: number, most: number): number {
+  let divisor = Math.min(n, most);
+  while (n % divisor !== 0) divisor--;
+  return divisor;
+}

@@ -97,6 +97,56 @@ Deno.test("Olmo2 keys at earlier positions are those that the cache holds", asyn
   });
 });
 
+for (const isSoftware of [true, false]) {
+  const kernels = isSoftware ? "software drivers" : "graphics cards";
+  Deno.test(`Olmo2 gives a long prompt's logits in chunks of any size, by kernels of ${kernels}`, async () => {
+    using gpu = await testGpu({ isSoftware });
+    const config = { ...await readModelConfig(MHA), context_length: 512 };
+    using model = await Olmo2.load(gpu, await openCheckpoint(MHA), config);
+    const [n, vocab] = [300, config.vocab_size];
+    const ids = Array.from({ length: n }, (_, i) => (i * i + 7 * i) % vocab);
+    /** Logits of all tokens, with another row under way that holds pages between. */
+    const run = async (nChunk: number) => {
+      using work = new Workspace(gpu, config, nChunk + 1);
+      const size = { nRows: 2, nLayers: model.nLayers, isShared: false };
+      using cache = new KvCache(gpu, config, size);
+      using normed = gpu.tensor("normed", "f32", [nChunk + 1, config.d_model]);
+      using logits = gpu.tensor("logits", "f32", [nChunk + 1, vocab]);
+      const all: number[] = [];
+      for (let at = 0, other = 0; at < n; at += nChunk, other++) {
+        const some = ids.slice(at, at + nChunk);
+        assert.ok(cache.reserve(1, at + some.length));
+        assert.ok(cache.reserve(0, other + 1));
+        work.load(tokenBatch(config, [
+          { ids: some, row: 1, position: at },
+          { ids: [other], row: 0, position: other },
+        ]));
+        gpu.record("test", (rec) => {
+          const resid = model.forward(rec, work, cache);
+          const x = normed.rows(0, resid.nRows);
+          model.finalNorm(rec, resid, x);
+          model.logits(rec, x, logits.rows(0, resid.nRows));
+        });
+        const values = await gpu.read(logits);
+        all.push(...values.subarray(0, some.length * vocab));
+      }
+      return all;
+    };
+    const whole = await run(300);
+    for (const nChunk of [7, 64]) {
+      // Products of other sizes add in another order; on cards, so do the keys of few tokens, which the norms of four
+      // blocks amplify.
+      const limit = isSoftware ? 1e-6 : 1e-5;
+      assertClose(await run(nChunk), whole, {
+        atol: limit,
+        rtol: limit,
+        label: `logits in chunks of ${nChunk}`,
+        shape: [n, vocab],
+      });
+    }
+  });
+}
+
 Deno.test("Olmo2.load() loads only the blocks that are asked for", async () => {
   const gpu = await testGpu();
   const config = await readModelConfig(MHA);

@@ -1,6 +1,10 @@
+import assert from "node:assert/strict";
 import { PAGE_TOKENS } from "../../core/kv_cache.ts";
-import { attention } from "../../kernels/attention.ts";
-import { attentionWide } from "../../kernels/attention_wide.ts";
+import {
+  attention,
+  attentionPlan,
+  planAttention,
+} from "../../kernels/attention.ts";
 import { qkNormRope } from "../../kernels/qk_norm_rope.ts";
 import { assertClose } from "../assert_close.ts";
 import {
@@ -9,12 +13,14 @@ import {
   rmsNormReference,
   ropeReference,
 } from "../reference/olmo2_reference.ts";
+import { testGpu } from "../gpu_for_tests.ts";
 import {
   type Draw,
   floats,
   poisoned,
   runKernel,
   seededTest,
+  uploadAll,
   words,
 } from "./run_kernel.ts";
 
@@ -139,16 +145,57 @@ seededTest(
   },
 );
 
-/** Runs one of the attention kernels and compares it with float64. */
+/** All ways to attend. */
+const PLANS = {
+  "registers of 1 token": ["registers", 1],
+  "registers of 8 tokens": ["registers", 8],
+  tiles: ["tiles", 64],
+  wide: ["wide", 1],
+} as const;
+type PlanName = keyof typeof PLANS;
+const NAMES = Object.keys(PLANS) as PlanName[];
+
+/** Runs attention one way. */
+async function attend(
+  name: PlanName,
+  places: readonly Place[],
+  { table, pagesPerRow, nSlots }: Omit<Scattered, "slotsOf">,
+  { d_q, d_kv, d_head }: AttentionSizes,
+  values: Readonly<Record<"q" | "K" | "V", Float32Array<ArrayBuffer>>>,
+): Promise<Float32Array> {
+  const gpu = await testGpu();
+  const T = places.length;
+  const [kind, blockTokens] = PLANS[name];
+  const plan = attentionPlan(
+    kind,
+    blockTokens,
+    Uint32Array.from(places.flat()),
+  );
+  using owned = new DisposableStack();
+  const tensors = uploadAll(gpu, owned, {
+    q: floats([T, d_q], values.q),
+    K: floats([nSlots, d_kv], values.K),
+    V: floats([nSlots, d_kv], values.V),
+    blocks: words([plan.nBlocks, 4], plan.blocks),
+    pages: words([table.length / pagesPerRow, pagesPerRow], table),
+    z: poisoned([T, d_q]),
+  });
+  const sizes = { d_head, pageTokens: PAGE_TOKENS };
+  gpu.record(name, (rec) => attention(rec, tensors, plan, sizes));
+  return await gpu.read(tensors.z);
+}
+
+/** Attends one way and compares it with float64. */
 async function checkAttention(
-  kernel: typeof attention | typeof attentionWide,
+  name: PlanName,
   draw: Draw,
   sizes: AttentionSizes,
   places: readonly Place[],
 ): Promise<void> {
   const { d_q, d_kv, d_head } = sizes;
   const T = places.length;
-  const { nSlots, pagesPerRow, table, slotsOf } = scatter(draw, places);
+  const scattered = scatter(draw, places);
+  const { nSlots, slotsOf } = scattered;
   const q = draw(T * d_q, 2);
   const [K, V] = [draw(nSlots * d_kv), draw(nSlots * d_kv)];
   // Slots that no token sees must not matter.
@@ -157,14 +204,7 @@ async function checkAttention(
     if (isSeen.has(slot)) continue;
     for (const x of [K, V]) x.fill(NaN, slot * d_kv, (slot + 1) * d_kv);
   }
-  const { z } = await runKernel(kernel, {
-    q: floats([T, d_q], q),
-    K: floats([nSlots, d_kv], K),
-    V: floats([nSlots, d_kv], V),
-    places: words([T, 2], places.flat()),
-    pages: words([table.length / pagesPerRow, pagesPerRow], table),
-    z: poisoned([T, d_q]),
-  }, { D4: d_head / 4, PAGE_TOKENS, scale: 1 / Math.sqrt(d_head) });
+  const got = await attend(name, places, scattered, sizes, { q, K, V });
   const want = places.flatMap((place, t) => [
     ...attentionReference(
       q.subarray(t * d_q, (t + 1) * d_q),
@@ -175,44 +215,53 @@ async function checkAttention(
     ),
   ]);
   // Scores, up to 20, are off by some 20 · 2⁻²², so weights by 5e-6 of themselves; z is a mean of V, up to 4.
-  assertClose(z!, want, {
+  assertClose(got, want, {
     atol: 2e-5,
-    label: `z of ${kernel.name} (d_head ${d_head})`,
+    label: `z by ${name} (d_head ${d_head})`,
     shape: [T, d_q],
   });
 }
 
-for (const kernel of [attention, attentionWide]) {
+/** Tokens of one row from a position on. */
+function run(row: number, position: number, n: number): Place[] {
+  return Array.from({ length: n }, (_, i) => [row, position + i]);
+}
+
+for (const name of NAMES) {
   seededTest(
-    `${kernel.name} matches float64 for grouped heads and ragged rows on scattered pages`,
+    `attention by ${name} matches float64 for grouped heads and ragged rows on scattered pages`,
     async (draw) => {
       const places = [
-        [0, 0],
-        [0, 1],
-        [2, 12],
-        [2, 3],
-        [4, 0],
-        [
-          3,
-          33,
-        ],
-        [3, 15],
-        [3, 16],
-      ] as const;
+        ...run(0, 0, 2),
+        ...run(2, 12, 1),
+        ...run(2, 3, 1),
+        ...run(4, 0, 9),
+        ...run(3, 33, 1),
+        ...run(3, 15, 3),
+        ...run(1, 40, 11),
+      ];
       for (const sizes of SIZES) {
-        await checkAttention(kernel, draw, sizes, places);
+        await checkAttention(name, draw, sizes, places);
       }
     },
   );
 
   seededTest(
-    `${kernel.name} matches float64 over 300 keys and 70 tokens`,
+    `attention by ${name} matches float64 over hundreds of keys`,
     async (draw) => {
-      const places = Array.from(
-        { length: 70 },
-        (_, t) => [1, 230 + t] as const,
-      );
-      await checkAttention(kernel, draw, SIZES[1]!, places);
+      const places = [...run(1, 230, 70), ...run(0, 555, 1)];
+      await checkAttention(name, draw, SIZES[1]!, places);
+    },
+  );
+
+  seededTest(
+    `attention by ${name} matches float64 for heads of 128 and 256`,
+    async (draw) => {
+      const places = [...run(0, 0, 40), ...run(1, 600, 1)];
+      for (const d_head of [128, 256]) {
+        const sizes = { d_q: 5 * d_head, d_kv: d_head, d_head };
+        await checkAttention(name, draw, sizes, places);
+      }
     },
   );
 }
@@ -221,31 +270,44 @@ seededTest(
   "attention stays finite when scores are in the thousands",
   async (draw) => {
     const sizes = SIZES[0]!;
-    const [T, slots] = [2, PAGE_TOKENS];
-    const K = draw(slots * 16, 100);
-    const V = draw(slots * 16);
-    const q = draw(T * 16, 100);
-    const seen = [...Array(9).keys()];
-    const want = [...Array(T).keys()].flatMap((t) => [
-      ...attentionReference(
-        q.subarray(16 * t, 16 * t + 16),
-        K,
-        V,
-        seen,
-        sizes,
-      ),
-    ]);
-    for (const kernel of [attention, attentionWide]) {
-      const { z } = await runKernel(kernel, {
-        q: floats([T, 16], q),
-        K: floats([slots, 16], K),
-        V: floats([slots, 16], V),
-        places: words([T, 2], [0, 8, 0, 8]),
-        pages: words([1, 1], [0]),
-        z: poisoned([T, 16]),
-      }, { D4: 1, PAGE_TOKENS, scale: 0.5 });
+    const places = run(0, 8, 1);
+    const cache = {
+      nSlots: PAGE_TOKENS,
+      pagesPerRow: 1,
+      table: new Uint32Array(1),
+    };
+    const K = draw(cache.nSlots * 16, 100);
+    const V = draw(cache.nSlots * 16);
+    const q = draw(16, 100);
+    const want = attentionReference(q, K, V, [...Array(9).keys()], sizes);
+    for (const name of NAMES) {
+      const got = await attend(name, places, cache, sizes, { q, K, V });
       // A score of 1e4 is off by up to 1e-2, and near ties follow it.
-      assertClose(z!, want, { atol: 3e-2, label: `z of ${kernel.name}` });
+      assertClose(got, want, { atol: 3e-2, label: `z by ${name}` });
     }
   },
 );
+
+Deno.test("planAttention() lets tokens of a row share keys where there are enough of them", () => {
+  const plan = (isSoftware: boolean, places: readonly Place[]) => {
+    const { kind, blocks, blockTokens, nKeys } = planAttention(
+      { isSoftware },
+      Uint32Array.from(places.flat()),
+    );
+    return [kind, blockTokens, nKeys, ...blocks];
+  };
+  const prompt = [...run(3, 5, 10), ...run(3, 20, 6), ...run(1, 21, 2)];
+  assert.deepEqual(
+    plan(true, prompt),
+    // deno-fmt-ignore
+    ["registers", 8, 26, 0, 8, 3, 5, 8, 2, 3, 13, 10, 6, 3, 20, 16, 2, 1, 21],
+  );
+  const steps = [...run(2, 7, 1), ...run(0, 3, 1), ...run(1, 4, 1)];
+  const alone = [0, 1, 2, 7, 1, 1, 0, 3, 2, 1, 1, 4];
+  assert.deepEqual(plan(true, steps), ["registers", 1, 8, ...alone]);
+  assert.deepEqual(plan(false, steps), ["wide", 1, 8, ...alone]);
+  assert.deepEqual(
+    plan(false, run(0, 0, 100)),
+    ["tiles", 64, 100, 0, 64, 0, 0, 64, 36, 0, 64],
+  );
+});

@@ -24,7 +24,7 @@ Deno.test("modelBytes() is what loading takes, but for norms in f32 and the rota
   }
 });
 
-Deno.test("passBytes() is what a workspace and its caches take, but for ids, places and the table of pages", async () => {
+Deno.test("passBytes() is what a workspace and its caches take, but for ids, places, blocks and the table of pages", async () => {
   const { config } = await openModelFolder(directory(MODEL));
   const T = 96; // whole pages
   for (const isShared of [true, false]) {
@@ -32,7 +32,7 @@ Deno.test("passBytes() is what a workspace and its caches take, but for ids, pla
     using _work = new Workspace(gpu, config, T);
     using cache = new KvCache(gpu, config, { nRows: 1, nLayers: 5, isShared });
     cache.fit([T]);
-    const other = 12 * T + cache.table.byteLength;
+    const other = 28 * T + cache.table.byteLength;
     equal(passBytes(config, T, isShared ? 1 : 5), gpu.allocatedBytes - other);
   }
 });
