@@ -41,7 +41,7 @@ export interface ForwardOptions {
 /**
  * OLMo-2: a decoder that norms queries and keys over their whole projections and
  * adds the normed *outputs* of attention and MLP to the residual stream.
- * Weights stay in the checkpoint's type; activations are f32.
+ * Weights stay in the checkpoint's type or are quantized; activations are f32.
  * Source: Hugging Face `Olmo2ForCausalLM`.
  */
 export class Olmo2 implements Disposable {
@@ -82,7 +82,7 @@ export class Olmo2 implements Disposable {
    * Puts a checkpoint on the GPU, or as many of its blocks as are needed.
    * Names and shapes of all tensors are checked before memory is taken.
    * @throws {TypeError} If a tensor has the wrong shape or type, naming file and tensor.
-   * @throws {RangeError} If the context is too long for the adapter.
+   * @throws {RangeError} If the context is too long for the adapter, or a weight to be quantized is not finite.
    */
   static async load(
     gpu: Gpu,
@@ -116,7 +116,7 @@ export class Olmo2 implements Disposable {
       ? await loader.matrix("lm_head.weight", "lm_head.weight")
       : undefined;
     const head = withHead ? ownHead ?? embedding : undefined;
-    await gpu.settled();
+    await loader.finish();
     return new Olmo2(gpu, config, {
       owned: owned.move(),
       embedding,

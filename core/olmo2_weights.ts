@@ -1,8 +1,16 @@
-import type { Dtype, Gpu, Tensor } from "../gpu/mod.ts";
+import {
+  bytesPerRow,
+  type Dtype,
+  type Gpu,
+  isQuantized,
+  type QuantizedDtype,
+  type Tensor,
+} from "../gpu/mod.ts";
+import { quantize } from "../kernels/quantize.ts";
 import type { Olmo2Config } from "./olmo2_config.ts";
-import type { Checkpoint } from "./safetensors.ts";
+import type { Checkpoint, TensorInfo } from "./safetensors.ts";
 
-/** Weights of one block. Matrices are `[out, in]` in the file's type; norms are f32. */
+/** Weights of one block. Matrices are `[out, in]` in the file's type or quantized; norms are f32. */
 export interface Olmo2Layer {
   /** Query, key and value projections, rows in this order, `[d_q + 2 d_kv, d_model]`. */
   readonly W_qkv: Tensor;
@@ -31,27 +39,53 @@ export interface LoadOptions {
    * bf16 as a Hugging Face model has them once `model.to(torch.bfloat16)` has rounded its buffers.
    */
   readonly rope?: "f32" | "bf16";
-  /** Called as bytes arrive on the GPU. */
+  /**
+   * Rounds matrices to blocks of integers as they are loaded: "q8" all of them to 8 bits, "q4" those of blocks to 4 and
+   * embedding and head, which decide more of the quality, to 8. They stay in the file's type when absent.
+   */
+  readonly quantize?: QuantizedDtype | undefined;
+  /** Called as bytes of files arrive on the GPU. */
   readonly onProgress?: (bytesDone: number, bytesTotal: number) => void;
 }
 
 /** Bytes that travel from file to GPU at once. */
 const PIECE_BYTES = 16 * 2 ** 20;
+/** Bytes that are on their way at most: until the GPU has taken them, the driver holds copies. */
+const QUEUED_BYTES = 4 * PIECE_BYTES;
 
-const GPU_TYPES: Readonly<Record<string, Dtype>> = {
-  F32: "f32",
-  BF16: "bf16",
-  F16: "f16",
-};
+const GPU_TYPES = { F32: "f32", BF16: "bf16", F16: "f16" } as const;
+
+/**
+ * Type that a matrix of a checkpoint has on the GPU.
+ * @param name Its name in the checkpoint.
+ * @throws {TypeError} If it is no float tensor.
+ */
+export function weightDtype(
+  { name, dtype }: Pick<TensorInfo, "name" | "dtype">,
+  quantize: QuantizedDtype | undefined,
+): Dtype {
+  const type = GPU_TYPES[dtype as keyof typeof GPU_TYPES];
+  if (type === undefined) {
+    throw new TypeError(
+      `Cannot load tensor "${name}": expected F32, BF16 or F16: got ${dtype}`,
+    );
+  }
+  const isBlocks = name.startsWith("model.layers.");
+  return quantize === "q4" && !isBlocks ? "q8" : quantize ?? type;
+}
 
 /** Puts a checkpoint's tensors on the GPU, with names and shapes checked. */
 export class WeightLoader {
   readonly #gpu: Gpu;
   readonly #checkpoint: Checkpoint;
   readonly #owned: DisposableStack;
+  readonly #quantize: QuantizedDtype | undefined;
   readonly #onProgress: NonNullable<LoadOptions["onProgress"]>;
+  readonly #quantized: string[] = []; // names, by their part
+  readonly #notFinite: Tensor; // u32 [1]: the first part that has NaN or infinity
   #bytesDone = 0;
   #bytesTotal = 0;
+  #bytesQueued = 0;
 
   /** Tensors go to `owned`, which frees them. */
   constructor(
@@ -63,7 +97,10 @@ export class WeightLoader {
     this.#gpu = gpu;
     this.#checkpoint = checkpoint;
     this.#owned = owned;
+    this.#quantize = options.quantize;
     this.#onProgress = options.onProgress ?? (() => {});
+    this.#notFinite = owned.use(gpu.tensor("not_finite", "u32", [1]));
+    this.#notFinite.write(Uint32Array.of(NO_PART));
   }
 
   /**
@@ -91,8 +128,9 @@ export class WeightLoader {
   }
 
   /**
-   * Matrices with equal row lengths as one, rows one after the other, in their packed type.
+   * Matrices with equal row lengths as one, rows one after the other, in their packed type or quantized.
    * @throws {TypeError} If they have different types.
+   * @throws {RangeError} If memory or a binding does not suffice for its rows.
    */
   async matrix(label: string, ...names: string[]): Promise<Tensor> {
     const infos = names.map((name) => this.#checkpoint.info(name));
@@ -108,27 +146,79 @@ export class WeightLoader {
       );
     }
     const nRows = infos.reduce((sum, info) => sum + info.shape[0]!, 0);
-    const tensor = this.#gpu.tensor(label, GPU_TYPES[dtype]!, [
-      nRows,
-      infos[0]!.shape[1]!,
-    ]);
-    this.#owned.use(tensor);
-    // Pieces of an even number of rows start at whole words.
-    const rowsAtOnce = Math.max(
-      2,
-      2 * Math.floor(PIECE_BYTES / tensor.rowBytes / 2),
-    );
+    const shape = [nRows, infos[0]!.shape[1]!];
+    const type = weightDtype(infos[0]!, this.#quantize);
+    const tensor = this.#owned.use(this.#gpu.tensor(label, type, shape));
+    if (isQuantized(type)) await this.#quantizeInto(tensor, infos);
+    else await this.#copyInto(tensor, infos);
+    return tensor;
+  }
+
+  async #copyInto(
+    tensor: Tensor,
+    infos: readonly TensorInfo[],
+  ): Promise<void> {
     let row = 0;
     for (const info of infos) {
-      for (let start = 0; start < info.shape[0]!; start += rowsAtOnce) {
-        const end = Math.min(start + rowsAtOnce, info.shape[0]!);
-        const bytes = await this.#checkpoint.bytes(info.name, start, end);
+      for await (const bytes of this.#pieces(info)) {
         tensor.write(bytes, row);
-        row += end - start;
-        this.#count(bytes.byteLength);
+        row += bytes.byteLength / tensor.rowBytes;
+        this.#gpu.device.queue.submit([]);
       }
     }
-    return tensor;
+  }
+
+  /** Neither host nor GPU ever holds more than a piece of the unquantized matrix. */
+  async #quantizeInto(
+    target: Tensor,
+    infos: readonly TensorInfo[],
+  ): Promise<void> {
+    const dtype = weightDtype(infos[0]!, undefined);
+    const [nRows, K] = target.shape as [number, number];
+    const rowBytes = bytesPerRow(dtype, target.shape);
+    using piece = this.#gpu.tensor("piece", dtype, [
+      Math.min(nRows, this.#rowsOfPiece(rowBytes)),
+      K,
+    ]);
+    let row = 0;
+    for (const info of infos) {
+      const part = this.#quantized.push(info.name) - 1;
+      for await (const bytes of this.#pieces(info)) {
+        const source = piece.rows(0, bytes.byteLength / rowBytes);
+        source.write(bytes);
+        this.#gpu.record(`quantize ${info.name}`, (rec) =>
+          quantize(rec, {
+            source,
+            target,
+            row,
+            notFinite: this.#notFinite,
+            part,
+          }));
+        row += source.nRows;
+      }
+    }
+  }
+
+  /**
+   * A matrix's bytes by whole rows, an even number of them but for the last: pieces start at whole words.
+   * What is made of each must have been submitted when the next is asked for.
+   */
+  async *#pieces(
+    { name, shape, start, end }: TensorInfo,
+  ): AsyncGenerator<Uint8Array<ArrayBuffer>> {
+    const nRows = shape[0]!;
+    const step = this.#rowsOfPiece((end - start) / nRows);
+    for (let row = 0; row < nRows; row += step) {
+      const last = Math.min(row + step, nRows);
+      const bytes = await this.#checkpoint.bytes(name, row, last);
+      yield bytes;
+      this.#count(bytes.byteLength);
+      this.#bytesQueued += bytes.byteLength;
+      if (this.#bytesQueued < QUEUED_BYTES) continue;
+      await this.#gpu.device.queue.onSubmittedWorkDone();
+      this.#gpu.throwIfFailed();
+      this.#bytesQueued = 0;
+    }
   }
 
   /** Vectors one after the other, widened to f32. */
@@ -150,11 +240,41 @@ export class WeightLoader {
     return this.#owned.use(this.#gpu.floats(label, [values.length], values));
   }
 
+  /** An even number of rows of a matrix that travel at once. */
+  #rowsOfPiece(rowBytes: number): number {
+    const { maxStorageBufferBindingSize: most } = this.#gpu.limits;
+    const bytes = Math.min(PIECE_BYTES, most);
+    return Math.max(2, 2 * Math.floor(bytes / rowBytes / 2));
+  }
+
+  /**
+   * Waits until everything is on the GPU.
+   * @throws {Error} If the GPU failed.
+   * @throws {RangeError} If a weight that was quantized is NaN or infinite, naming file and tensor.
+   */
+  async finish(): Promise<void> {
+    if (this.#quantized.length > 0) {
+      const [part] = await this.#gpu.readInts(this.#notFinite);
+      if (part !== NO_PART) {
+        const name = this.#quantized[part!]!;
+        throw new RangeError(
+          `Cannot load "${
+            this.#checkpoint.fileOf(name)
+          }": expected finite weights in tensor "${name}": got NaN or infinity: the file is damaged: fetch it again`,
+        );
+      }
+    }
+    await this.#gpu.settled();
+  }
+
   #count(bytes: number): void {
     this.#bytesDone += bytes;
     this.#onProgress(this.#bytesDone, this.#bytesTotal);
   }
 }
+
+/** No part has a weight that is not finite. */
+const NO_PART = 2 ** 32 - 1;
 
 /** Names and shapes of block `l`'s tensors, as Hugging Face names them. */
 export function layerShapes(
