@@ -3,6 +3,8 @@
  * It runs lazily: what is disposed of before a wait may never have been computed.
  * @module
  */
+import { checkMatvec, type MatvecProblem } from "./matvec_problem.ts";
+import { bf16ToF32 } from "../core/dtype.ts";
 import {
   checkProduct,
   type MatmulProblem,
@@ -22,6 +24,7 @@ interface JaxArray {
   div(other: JaxArray): JaxArray;
   sum(axis?: number): JaxArray;
   reshape(shape: readonly number[]): JaxArray;
+  transpose(): JaxArray;
   slice(row: number): JaxArray;
   data(): Promise<ArrayLike<number>>;
   dispose(): void;
@@ -52,7 +55,11 @@ interface Jax {
   readonly nn: { relu(x: JaxArray): JaxArray };
   readonly tree: { dispose(tree: unknown): void };
   readonly numpy: {
-    array(values: Float32Array | number): JaxArray;
+    array(
+      values: Float32Array | Float16Array | number,
+      options?: { readonly dtype: unknown },
+    ): JaxArray;
+    readonly float16: unknown;
     zeros(shape: readonly number[]): JaxArray;
     matmul(a: JaxArray, b: JaxArray): JaxArray;
     square(x: JaxArray): JaxArray;
@@ -109,6 +116,63 @@ export class JaxSides implements RivalSides {
       [Symbol.asyncDispose]() {
         A.dispose();
         B.dispose();
+        return Promise.resolve();
+      },
+    };
+  }
+
+  /** The product of rows with weights, which lie as ours do, in both of its types; in two halves where a binding does not hold all. */
+  async matvec(problem: MatvecProblem): Promise<Side[]> {
+    const { N, K, x, W } = problem;
+    const { numpy } = this.#jax;
+    const row = x.subarray(0, K);
+    const half = N / 2;
+    const halves = [W.subarray(0, half * K), W.subarray(half * K)];
+    const f16 = (values: Float32Array) =>
+      numpy.array(Float16Array.from(values), { dtype: numpy.float16 });
+    return [
+      await this.#matvec("jax-js, f32", problem, {
+        x: numpy.array(row).reshape([1, K]),
+        parts: halves.map((part) =>
+          numpy.array(bf16ToF32(part)).reshape([half, K])
+        ),
+        tolerance: 1e-3,
+      }),
+      await this.#matvec("jax-js, f16", problem, {
+        x: f16(row).reshape([1, K]),
+        parts: [f16(bf16ToF32(W)).reshape([N, K])],
+        tolerance: 0.02,
+      }),
+    ];
+  }
+
+  async #matvec(
+    name: string,
+    problem: MatvecProblem,
+    { x, parts, tolerance }: {
+      x: JaxArray;
+      parts: readonly JaxArray[];
+      tolerance: number;
+    },
+  ): Promise<Side> {
+    const { numpy, blockUntilReady } = this.#jax;
+    const multiply = () =>
+      parts.map((part) => numpy.matmul(x.ref, part.ref.transpose()));
+    const y: number[] = [];
+    for (const part of multiply()) y.push(...Array.from(await part.data()));
+    checkMatvec(problem, name, y, tolerance);
+    const watch = this.#watch;
+    return {
+      name,
+      time: (times) =>
+        timed(times, async () => {
+          const all = Array.from({ length: times }, multiply).flat();
+          await blockUntilReady(all);
+          watch.throwIfFailed();
+          for (const y of all) y.dispose();
+        }),
+      [Symbol.asyncDispose]() {
+        for (const array of [x, ...parts]) array.dispose();
         return Promise.resolve();
       },
     };

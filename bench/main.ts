@@ -8,6 +8,7 @@ import { GPU_FLAGS, runTask, SEED_FLAG, userPath } from "../tasks/cli.ts";
 import { formatTable } from "../tasks/format.ts";
 import { cells, formatMs, isMet } from "./compare.ts";
 import { JaxSides } from "./jax.ts";
+import { measureMatvec } from "./measure_matvec.ts";
 import {
   type Bench,
   measureProduct,
@@ -31,6 +32,8 @@ const MEASURES: Readonly<Record<string, (bench: Bench) => Promise<Result>>> = {
   product: measureProduct,
   step: measureStep,
   wide: measureWide,
+  "matvec-down": (bench) => measureMatvec(bench, bench.sizes.matvec[0]),
+  "matvec-up": (bench) => measureMatvec(bench, bench.sizes.matvec[1]),
 };
 
 /** How to read the tables. */
@@ -127,7 +130,7 @@ if (import.meta.main) {
   await runTask({
     name: "bench-rivals",
     description:
-      "how fast products and training steps are beside those of other libraries, in one run",
+      "how fast products, training steps and products of decoding are beside those of other libraries, in one run",
     flags: {
       rivals: {
         type: "string",

@@ -9,6 +9,7 @@ import {
   formatMs,
   productRate,
 } from "./compare.ts";
+import type { MatvecShape } from "./matvec_problem.ts";
 import { type OurProduct, ourProduct, OurStep } from "./ours.ts";
 import {
   CHECK_LR,
@@ -39,6 +40,8 @@ export interface Sizes {
   readonly step: StepShape;
   /** The step with many features, ours only. */
   readonly wide: StepShape;
+  /** Weights that few rows meet: of OLMo-2 7B's MLP, down and half of up. */
+  readonly matvec: readonly [down: MatvecShape, up: MatvecShape];
 }
 
 /** The sizes that the targets are about. */
@@ -46,6 +49,7 @@ export const SIZES: Sizes = {
   product: 1024,
   step: { batch: 1024, d_model: 256, d_sae: 2048, L0: 32 },
   wide: { batch: 512, d_model: 512, d_sae: 8192, L0: 64 },
+  matvec: [[4096, 11_008], [11_008, 4096]],
 };
 
 /** Sizes that take no time, to see whether everything runs. */
@@ -53,6 +57,7 @@ export const TINY_SIZES: Sizes = {
   product: 64,
   step: { batch: 64, d_model: 32, d_sae: 256, L0: 8 },
   wide: { batch: 32, d_model: 32, d_sae: 512, L0: 8 },
+  matvec: [[64, 96], [96, 64]],
 };
 
 /** What takes part in a measure. */
@@ -88,7 +93,7 @@ export interface Result {
 const CHECKED_STEPS = 3;
 
 /** A side that did not take part. */
-interface Missing {
+export interface Missing {
   readonly missing: string;
 }
 

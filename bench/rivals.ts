@@ -5,6 +5,7 @@
  */
 import { createRequire } from "node:module";
 import { join } from "node:path";
+import type { MatvecProblem } from "./matvec_problem.ts";
 import type { MatmulProblem, StepProblem } from "./problem.ts";
 import type { Side, StepSide } from "./side.ts";
 
@@ -27,6 +28,8 @@ export const HOW_TO_INSTALL = `npm install --prefix DIR ${
 export interface RivalSides extends Disposable {
   /** Its product. */
   product(problem: MatmulProblem): Promise<Side>;
+  /** Its product of one row with a model's weights, in each way that it has. */
+  matvec(problem: MatvecProblem): Promise<Side[]>;
   /** Its training step. */
   step(problem: StepProblem): StepSide;
 }

@@ -2,6 +2,8 @@
  * TensorFlow.js on WebGPU. Tensors are read with `data()`: `dataSync()` needs a canvas.
  * @module
  */
+import { bf16ToF32 } from "../core/dtype.ts";
+import { checkMatvec, type MatvecProblem } from "./matvec_problem.ts";
 import {
   checkProduct,
   type MatmulProblem,
@@ -17,7 +19,11 @@ interface TfTensor {
   add(other: TfTensor): TfTensor;
   sub(other: TfTensor): TfTensor;
   mul(other: TfTensor | number): TfTensor;
-  matMul(other: TfTensor): TfTensor;
+  matMul(
+    other: TfTensor,
+    isTransposed?: boolean,
+    otherIsTransposed?: boolean,
+  ): TfTensor;
   relu(): TfTensor;
   square(): TfTensor;
   sqrt(): TfTensor;
@@ -102,6 +108,39 @@ export class TfjsSides implements RivalSides {
         return Promise.resolve();
       },
     };
+  }
+
+  /** The product of a row with weights, which lie as ours do, in two halves. */
+  async matvec(problem: MatvecProblem): Promise<Side[]> {
+    const { N, K, x, W } = problem;
+    const half = N / 2;
+    const row = this.#tf.tensor(x.slice(0, K), [1, K]);
+    const parts = [0, 1].map((i) =>
+      this.#tf.tensor(
+        bf16ToF32(W.subarray(i * half * K, (i + 1) * half * K)),
+        [half, K],
+      )
+    );
+    const watch = this.#watch;
+    const last = async (times: number): Promise<number[]> => {
+      const multiply = () => parts.map((part) => row.matMul(part, false, true));
+      for (let i = 1; i < times; i++) multiply().forEach((y) => y.dispose());
+      const ys = multiply();
+      const values: number[] = [];
+      for (const y of ys) values.push(...Array.from(await y.data()));
+      watch.throwIfFailed();
+      ys.forEach((y) => y.dispose());
+      return values;
+    };
+    checkMatvec(problem, "tfjs", await last(1));
+    return [{
+      name: "tfjs, f32",
+      time: (times) => timed(times, async () => void await last(times)),
+      [Symbol.asyncDispose]() {
+        for (const tensor of [row, ...parts]) tensor.dispose();
+        return Promise.resolve();
+      },
+    }];
   }
 
   /** The training step: variableGrads and the Adam optimizer. */

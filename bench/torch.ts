@@ -2,8 +2,10 @@
  * PyTorch, eager, on the processor: a child process that takes turns with the other sides.
  * @module
  */
+import { checkMatvec, type MatvecProblem } from "./matvec_problem.ts";
 import type { StepProblem } from "./problem.ts";
-import type { Sample, StepSide } from "./side.ts";
+import type { Sample, Side, StepSide } from "./side.ts";
+import { TorchChild } from "./torch_child.ts";
 
 /**
  * What the child runs. It reads one line of JSON with the sizes, then the numbers of
@@ -59,25 +61,13 @@ for line in stdin:
     answer({"start": start, "losses": losses, "timing": timing}[name](value))
 `;
 
-/** A child process of an interpreter with PyTorch. */
+/** The training step. */
 export class TorchStep implements StepSide {
   readonly name = "PyTorch, dense";
-  /** PyTorch's version. */
-  readonly version: string;
-  readonly #child: Deno.ChildProcess;
-  readonly #input: WritableStreamDefaultWriter<Uint8Array<ArrayBuffer>>;
-  readonly #lines: AsyncIterator<string>;
+  readonly #child: TorchChild;
 
-  private constructor(
-    child: Deno.ChildProcess,
-    input: WritableStreamDefaultWriter<Uint8Array<ArrayBuffer>>,
-    lines: AsyncIterator<string>,
-    version: string,
-  ) {
+  private constructor(child: TorchChild) {
     this.#child = child;
-    this.#input = input;
-    this.#lines = lines;
-    this.version = version;
   }
 
   /**
@@ -88,86 +78,102 @@ export class TorchStep implements StepSide {
   static async open(
     python: string,
     problem: StepProblem,
-    nThreads: number,
+    threads: number,
   ): Promise<TorchStep> {
     const { batch, d_model, d_sae, lambda, betas, eps, x, params } = problem;
-    const child = new Deno.Command(python, {
-      args: ["-c", SCRIPT],
-      stdin: "piped",
-      stdout: "piped",
-    }).spawn();
-    const input = child.stdin.getWriter();
-    const config = {
-      batch,
-      d_model,
-      d_sae,
-      lambda,
-      betas,
-      eps,
-      threads: nThreads,
-    };
-    const lines = linesOf(child.stdout);
-    try {
-      await input.write(encodeLine(config));
-      const { W_enc, b_enc, W_dec, b_dec } = params;
-      for (const values of [x, W_enc, b_enc, W_dec, b_dec]) {
-        await input.write(
-          new Uint8Array(values.buffer, values.byteOffset, values.byteLength),
-        );
-      }
-    } catch {
-      // It has ended, as its missing answer says in a moment.
-    }
-    const version = await answerOf(lines, python);
-    return new TorchStep(child, input, lines, String(version));
+    const config = { batch, d_model, d_sae, lambda, betas, eps, threads };
+    const { W_enc, b_enc, W_dec, b_dec } = params;
+    const numbers = [x, W_enc, b_enc, W_dec, b_dec].map((values) =>
+      Float32Array.from(values)
+    );
+    return new TorchStep(
+      await TorchChild.open(python, SCRIPT, config, numbers),
+    );
+  }
+
+  /** PyTorch's version. */
+  get version(): string {
+    return this.#child.version;
   }
 
   async start(lr: number): Promise<void> {
-    await this.#ask("start", lr);
+    await this.#child.ask("start", lr);
   }
 
   async losses(n: number): Promise<readonly number[]> {
-    return await this.#ask("losses", n) as number[];
+    return await this.#child.ask("losses", n) as number[];
   }
 
   async time(n: number): Promise<Sample> {
-    const [wallMs, cpuMs] = await this.#ask("timing", n) as [number, number];
-    return { wallMs, cpuMs };
-  }
-
-  async #ask(command: string, value: number): Promise<unknown> {
-    await this.#input.write(encodeLine([command, value]));
-    return await answerOf(this.#lines, "PyTorch");
+    return await timeOf(this.#child, n);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#input.close();
-    await this.#child.status;
+    await this.#child[Symbol.asyncDispose]();
   }
 }
 
-function encodeLine(value: unknown): Uint8Array<ArrayBuffer> {
-  return new TextEncoder().encode(`${JSON.stringify(value)}\n`);
+async function timeOf(child: TorchChild, n: number): Promise<Sample> {
+  const [wallMs, cpuMs] = await child.ask("timing", n) as [number, number];
+  return { wallMs, cpuMs };
 }
 
-async function answerOf(
-  lines: AsyncIterator<string>,
-  who: string,
-): Promise<unknown> {
-  const { value, done } = await lines.next();
-  if (!done) return JSON.parse(value);
-  throw new Error(
-    `Cannot compare with PyTorch: expected answers of ${who}: got none: it needs the package torch`,
+/** What the child of the matrix-vector product runs: x and W as bf16. */
+const MATVEC_SCRIPT = `
+import json, sys, time
+import torch
+
+stdin = sys.stdin.buffer
+config = json.loads(stdin.readline())
+torch.set_num_threads(config["threads"])
+N, K = config["N"], config["K"]
+
+def read(dtype, bytes, *shape):
+    count = torch.Size(shape).numel()
+    return torch.frombuffer(bytearray(stdin.read(bytes * count)), dtype=dtype).reshape(shape)
+
+x = read(torch.float32, 4, 1, K).bfloat16()
+W = read(torch.bfloat16, 2, N, K)
+linear = torch.nn.functional.linear
+
+def product(n):
+    return linear(x, W)[0, :n].float().tolist()
+
+def timing(n):
+    cpu, wall = time.process_time(), time.perf_counter()
+    for _ in range(n):
+        linear(x, W)
+    return [1000 * (time.perf_counter() - wall) / n, 1000 * (time.process_time() - cpu) / n]
+
+def answer(value):
+    print(json.dumps(value), flush=True)
+
+answer(torch.__version__)
+for line in stdin:
+    name, value = json.loads(line)
+    answer({"product": product, "timing": timing}[name](value))
+`;
+
+/** The matrix-vector product in bf16, which PyTorch has kernels of the processor for. */
+export async function torchMatvec(
+  python: string,
+  problem: MatvecProblem,
+  threads: number,
+): Promise<Side & { readonly version: string }> {
+  const { N, K, x, W } = problem;
+  const child = await TorchChild.open(
+    python,
+    MATVEC_SCRIPT,
+    { N, K, threads },
+    [x.subarray(0, K), W],
   );
-}
-
-async function* linesOf(
-  bytes: ReadableStream<Uint8Array<ArrayBuffer>>,
-): AsyncGenerator<string> {
-  let rest = "";
-  for await (const text of bytes.pipeThrough(new TextDecoderStream())) {
-    const parts = (rest + text).split("\n");
-    rest = parts.pop()!;
-    yield* parts;
-  }
+  const y = await child.ask("product", N) as number[];
+  // Its result has 8 bits.
+  checkMatvec(problem, "PyTorch", y, 0.05);
+  return {
+    name: "PyTorch, bf16",
+    version: child.version,
+    time: (n) => timeOf(child, n),
+    [Symbol.asyncDispose]: () => child[Symbol.asyncDispose](),
+  };
 }

@@ -9,12 +9,7 @@ import type { Olmo2Config } from "../core/olmo2_config.ts";
 import { Rng } from "../core/rng.ts";
 import type { Gpu } from "../gpu/mod.ts";
 import { type Ceilings, measureCeilings, READ_SIZE } from "./bench_ceilings.ts";
-import {
-  benchBlock,
-  benchDecode,
-  benchPrefill,
-  weightCounts,
-} from "./bench_model.ts";
+import { benchBlock, benchDecode, benchPrefill } from "./bench_model.ts";
 import {
   benchDecodeProducts,
   benchProducts,
@@ -22,7 +17,13 @@ import {
   PRODUCTS,
   weightShapes,
 } from "./bench_products.ts";
-import { OLMO2_1B, OLMO2_7B, randomCheckpoint } from "./bench_random.ts";
+import {
+  checkFits,
+  OLMO2_1B,
+  OLMO2_7B,
+  randomCheckpoint,
+} from "./bench_random.ts";
+import { modelBytes } from "./memory.ts";
 import { reportOf, textOf } from "./bench_report.ts";
 import { benchSteering, type SteeringCost } from "./bench_steering.ts";
 import { type Rate, timingOf } from "./bench_timing.ts";
@@ -34,7 +35,6 @@ import {
   SEED_FLAG,
   type TaskContext,
 } from "./cli.ts";
-import { formatBytes } from "./format.ts";
 import { MEMORY_FLAG, memoryBudget } from "./memory_budget.ts";
 import { openModelForIds } from "./steering.ts";
 
@@ -71,20 +71,13 @@ async function randomModel(
   what: string,
   config: Olmo2Config,
 ): Promise<Olmo2> {
-  const { block, head } = weightCounts(config);
-  const tables = config.tied_embeddings ? 1 : 2;
-  const bytes = 2 * (config.n_layers * block + tables * head) +
-    (isTiny ? 0 : WORK_BYTES);
-  if (budget !== undefined && bytes > budget) {
-    throw new RangeError(
-      `Cannot run ${what}: expected ${formatBytes(bytes)} of memory: got ${
-        formatBytes(budget)
-      }: leave --size out, or free some`,
-    );
-  }
+  const checkpoint = randomCheckpoint(config);
+  const weights = modelBytes({ config, checkpoint });
+  const bytes = weights + (isTiny ? 0 : WORK_BYTES);
+  checkFits(what, bytes, budget);
   context.plan([{ what, bytes }]);
   context.signal.throwIfAborted();
-  return await Olmo2.load(gpu, randomCheckpoint(config), config);
+  return await Olmo2.load(gpu, checkpoint, config);
 }
 
 /** The model of the folder: prompts, replies, and what else is small. */
@@ -131,12 +124,12 @@ async function benchEmbedded(
 async function bench1B(run: Run): Promise<Rate[]> {
   const { gpu, rng, isTiny, context } = run;
   const config = isTiny ? { ...OLMO2_1B, ...TINY, n_layers: 2 } : OLMO2_1B;
+  using model = await randomModel(run, "OLMo-2 1B, random", config);
   const products = await benchDecodeProducts(
     gpu,
     "1B, products of decoding",
     weightShapes(config),
   );
-  using model = await randomModel(run, "OLMo-2 1B, random", config);
   const measured = { section: "1B, random", model, weightBytes: 2, rng };
   const isSlow = gpu.isSoftware;
   const nPrompt = isTiny ? 8 : isSlow ? 128 : 2048;
@@ -156,6 +149,7 @@ async function bench7B(run: Run): Promise<Rate[]> {
   const sizes = isTiny ? { ...OLMO2_7B, ...TINY } : OLMO2_7B;
   const config = { ...sizes, n_layers: 1 };
   const shapes = weightShapes(config);
+  using model = await randomModel(run, "a block of OLMo-2 7B, random", config);
   const products = await benchDecodeProducts(
     gpu,
     "7B, products of decoding",
@@ -164,7 +158,6 @@ async function bench7B(run: Run): Promise<Rate[]> {
   const large = isTiny
     ? []
     : await benchProducts(gpu, "7B, other products", LARGE_PRODUCTS);
-  using model = await randomModel(run, "a block of OLMo-2 7B, random", config);
   const measured = { section: "7B, one block", model, weightBytes: 2, rng };
   return [
     ...products,

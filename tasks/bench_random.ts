@@ -6,6 +6,7 @@ import type { Olmo2Config } from "../core/olmo2_config.ts";
 import { layerShapes } from "../core/olmo2_weights.ts";
 import type { Checkpoint, TensorInfo } from "../core/safetensors.ts";
 import { bf16ToF32 } from "../core/dtype.ts";
+import { formatBytes } from "./format.ts";
 
 const COMMON = {
   vocab_size: 100_352,
@@ -40,6 +41,24 @@ export const OLMO2_7B: Olmo2Config = {
   d_ffn: 11_008,
   tied_embeddings: true,
 };
+
+/**
+ * Checks that a model fits before it is made.
+ * @param budget Bytes that may be taken; undefined where nobody knows.
+ * @throws {RangeError} If it does not.
+ */
+export function checkFits(
+  what: string,
+  bytes: number,
+  budget: number | undefined,
+): void {
+  if (budget === undefined || bytes <= budget) return;
+  throw new RangeError(
+    `Cannot run ${what}: expected ${formatBytes(bytes)} of memory: got ${
+      formatBytes(budget)
+    }: leave --size out, or free some`,
+  );
+}
 
 /** Random bytes that repeat: 16 MiB of them are drawn once. */
 const BLOCK_BYTES = 2 ** 24;

@@ -15,7 +15,7 @@ export interface ModelPart {
 
 /** Bytes of a model's weights as they are stored. */
 export function modelBytes(
-  { config, checkpoint }: ModelFolder,
+  { config, checkpoint }: Pick<ModelFolder, "config" | "checkpoint">,
   { nLayers = config.n_layers, withHead = true }: ModelPart = {},
 ): number {
   let bytes = 0;

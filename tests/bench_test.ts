@@ -1,6 +1,8 @@
 import { deepEqual, equal, match, ok, throws } from "node:assert/strict";
 import { cells, compareSides, isMet, productRate } from "../bench/compare.ts";
+import { checkMatvec, matvecProblem } from "../bench/matvec_problem.ts";
 import { checkProduct, matmulProblem } from "../bench/problem.ts";
+import { bf16ToF32 } from "../core/dtype.ts";
 import {
   checkAgreement,
   type Measured,
@@ -46,6 +48,12 @@ Deno.test("bench-rivals measures our side alone when nothing else is installed",
         .map((product) => `ours, ${product}`),
       ["ours, dense", "ours, sparse"],
       ["ours, dense", "ours, sparse"],
+      ...Array(2).fill([
+        "ours, bf16, 1 row",
+        "ours, bf16, 2 rows",
+        "ours, bf16, 8 rows",
+        ...[8, 64, 256].map((n) => `reading W alone, ${n} lanes a row`),
+      ]),
     ],
   );
   for (const { measure, sides, comparisons } of results) {
@@ -73,7 +81,7 @@ Deno.test("bench-rivals refuses a measure that it does not know", async () => {
   equal(unknown.code, 1);
   match(
     unknown.stderr,
-    /^error: Cannot measure "matmul": expected one of product, step, wide$/m,
+    /^error: Cannot measure "matmul": expected one of product, step, wide, matvec-down, matvec-up$/m,
   );
 });
 
@@ -99,6 +107,23 @@ Deno.test("checkProduct() refuses a product when it is of other matrices", () =>
   });
   checkProduct(problem, "side", row);
   throws(() => checkProduct(problem, "side", new Float32Array(8)), RangeError);
+});
+
+Deno.test("checkMatvec() refuses a product when it is of another row", () => {
+  const problem = matvecProblem([8, 16], 1);
+  const weights = bf16ToF32(problem.W);
+  const y = (row: number) =>
+    Float32Array.from({ length: 8 }, (_, n) => {
+      let sum = 0;
+      for (let k = 0; k < 16; k++) {
+        sum += weights[16 * n + k]! * problem.x[16 * row + k]!;
+      }
+      return sum;
+    });
+  checkMatvec(problem, "side", y(0));
+  checkMatvec(problem, "side", y(7), 1e-3, 7);
+  throws(() => checkMatvec(problem, "side", y(1)), RangeError);
+  throws(() => checkMatvec(problem, "side", y(0).fill(NaN)), RangeError);
 });
 
 Deno.test("isMet() holds a comparison to its target from the right side", () => {
