@@ -25,7 +25,11 @@
 export { Gpu, GpuLostError, type GpuOptions } from "./gpu/device.ts";
 export { Gate, type GatedLaunch } from "./gpu/gate.ts";
 export { adapterName, type LimitName, listAdapters } from "./gpu/adapter.ts";
-export { type Dtype } from "./gpu/dtype.ts";
+export {
+  type Dtype,
+  type ElementDtype,
+  type QuantizedDtype,
+} from "./gpu/dtype.ts";
 export { type Launch } from "./gpu/kernel.ts";
 export { type Compiled } from "./gpu/pipeline.ts";
 export { type KernelTime, Profiler } from "./gpu/profile.ts";
@@ -99,6 +103,13 @@ export {
   type ScoringPass,
 } from "./core/score.ts";
 export {
+  type DocumentWindow,
+  scoreDocuments,
+  type ScoreDocumentsOptions,
+} from "./core/score_documents.ts";
+export { type ScoreWindow, scoreWindows } from "./core/score_windows.ts";
+export { SaeSplice } from "./core/sae_splice.ts";
+export {
   type FullTrainerConfig,
   SaeTrainer,
   type StepOptions,
@@ -132,6 +143,14 @@ export {
   GREEDY,
   type Sampling,
 } from "./steer/generate.ts";
+export { Decoder, type DecoderOptions } from "./steer/decoder.ts";
+export {
+  type NewTokens,
+  Reply,
+  type ReplyEnd,
+  type ReplyRequest,
+} from "./steer/reply.ts";
+export { ReplyText } from "./steer/reply_text.ts";
 export {
   formatIntervention,
   type Intervention,

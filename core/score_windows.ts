@@ -5,7 +5,9 @@
 
 /** A part of a document that is read at once: tokens `[start, end)`, of which those from `scoredFrom` on are scored. */
 export interface ScoreWindow {
+  /** First token of the window in the document. */
   readonly start: number;
+  /** One past its last token. */
   readonly end: number;
   /** At least `start + 1`, as the first token has nothing before it. */
   readonly scoredFrom: number;

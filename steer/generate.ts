@@ -49,7 +49,9 @@ export async function generate(
       maxNewTokens,
       ...(stopIds && { stopIds }),
       ...(positions && { positions }),
-      ...(onTokens && { onTokens: ({ ids }) => onTokens(i, ids) }),
+      ...(onTokens && {
+        onTokens: ({ ids, activations }) => onTokens(i, ids, activations),
+      }),
     })
   );
   while (!decoder.isIdle && !signal?.aborted) {

@@ -42,8 +42,15 @@ export interface GenerateOptions {
   readonly steering?: SteeringBank;
   /** `all` when absent. */
   readonly positions?: SteeredPositions;
-  /** Called with each reply's new tokens as they arrive, several at a time. */
-  readonly onTokens?: (request: number, ids: readonly number[]) => void;
+  /**
+   * Called with each reply's new tokens as they arrive, several at a time, and for each token the activations of the
+   * features that its steering set watches, at the position that it was chosen from.
+   */
+  readonly onTokens?: (
+    request: number,
+    ids: readonly number[],
+    activations: readonly (readonly number[])[],
+  ) => void;
   /** Stops before the next tokens are computed; what has arrived is returned. */
   readonly signal?: AbortSignal;
 }

@@ -11,6 +11,7 @@ export class ReplyText {
   #isStopped = false;
 
   /**
+   * No text yet.
    * @param decoder A fresh one of the model's tokenizer.
    * @param stops Any number of strings.
    * @throws {RangeError} If one of them is empty.

@@ -8,9 +8,10 @@ import { startTokenId } from "../core/model_folder.ts";
 import type { StreamDecoder } from "../core/tokenizer.ts";
 import { generate } from "../steer/generate.ts";
 import { ReplyText } from "../steer/reply_text.ts";
-import type { Intervention } from "../steer/interventions.ts";
+import type { Intervention, WatchedFeature } from "../steer/interventions.ts";
 import type { Sampling } from "../steer/sampling.ts";
 import { runTask, type TaskContext } from "./cli.ts";
+import { formatTable } from "./format.ts";
 import { samplingOf, samplingReport } from "./sampling_flags.ts";
 import { sideBySide, terminalWidth } from "./columns.ts";
 import { cutMessageIds } from "./conversation.ts";
@@ -32,6 +33,11 @@ const FLAGS = {
     help:
       "the prompt is the start of a document to go on with, not a question of a chat",
   },
+  watch: {
+    type: "strings",
+    help:
+      "FEATURE by number or label, 758 or 758@3: also print its activation at the position that each token was chosen from",
+  },
   compare: { default: false, help: "also reply without steering" },
   json: { default: false, help: "print everything as JSON" },
   ...STEERING_FLAGS,
@@ -50,9 +56,10 @@ if (import.meta.main) {
     const replies = await reply(plan, flags, context);
     if (flags.json) {
       console.log(JSON.stringify(report(plan, flags, replies), null, 2));
-    } else if (flags.compare) {
-      write(comparison(plan, replies));
+      return;
     }
+    if (flags.compare) write(comparison(plan, replies));
+    if (flags.watch.length > 0) write(watchTables(plan, flags, replies));
   });
 }
 
@@ -61,6 +68,7 @@ interface Plan {
   readonly model: ModelForIds;
   readonly steering: Steering | undefined;
   readonly interventions: readonly Intervention[];
+  readonly watched: readonly WatchedFeature[];
   /** Token ids. */
   readonly prompt: readonly number[];
   readonly sampling: Sampling;
@@ -71,11 +79,12 @@ interface Plan {
 
 async function makePlan(flags: Flags): Promise<Plan> {
   const model = await openModelForIds(flags.model);
-  const steering = flags.steer.length > 0 || flags.sae.length > 0
-    ? await Steering.open(flags, model)
-    : undefined;
+  const wantsSae = flags.steer.length + flags.sae.length + flags.watch.length;
+  const steering = wantsSae > 0 ? await Steering.open(flags, model) : undefined;
   const interventions = flags.steer.map((text) => steering!.parse(text));
   await steering?.check(interventions);
+  const watched = flags.watch.map((text) => steering!.parseWatched(text));
+  await steering?.checkWatched(watched);
   if (flags.compare && interventions.length === 0) {
     throw new TypeError("Cannot compare: expected --steer: got none");
   }
@@ -96,6 +105,7 @@ async function makePlan(flags: Flags): Promise<Plan> {
     model,
     steering,
     interventions,
+    watched,
     prompt,
     sampling: samplingOf(flags, model),
     maxNewTokens: Math.min(flags.max_tokens, context_length - prompt.length),
@@ -163,6 +173,8 @@ interface SaidReply {
   readonly ids: readonly number[];
   /** The text up to a stop; ids where the model has no tokenizer. */
   readonly text: string;
+  /** Of the watched features, one row a token. */
+  readonly activations: readonly (readonly number[])[];
 }
 
 /** Generates the replies, and prints a single one as it comes. */
@@ -171,11 +183,11 @@ async function reply(
   flags: Flags,
   context: TaskContext,
 ): Promise<SaidReply[]> {
-  const { model, steering, interventions, prompt, sampling, maxNewTokens } =
-    plan;
+  const { model, steering, interventions, watched } = plan;
+  const { prompt, sampling, maxNewTokens } = plan;
   const nTokens = plan.isSteered.length * (prompt.length + maxNewTokens);
   using loaded = await loadModel(flags, model, nTokens, context);
-  using bank = await steering?.load(loaded.gpu, interventions);
+  using bank = await steering?.load(loaded.gpu, interventions, watched);
   if (steering && interventions.length > 0) {
     context.note(
       `steering: ${steering.describe(interventions)} at ${
@@ -199,18 +211,24 @@ async function reply(
       show(i, texts[i]!.push(id));
       return texts[i]!.isStopped;
     },
-    ...(isSteered ? { steeringSet: 0 } : {}),
+    ...(bank && { steeringSet: isSteered ? 0 : 1 }),
   }));
+  const activations = plan.isSteered.map((): (readonly number[])[] => []);
   const replies = await generate(loaded, requests, {
     maxNewTokens,
     ...(bank ? { steering: bank } : {}),
     positions: flags.positions,
     signal: context.signal,
+    onTokens: (i, _, some) => activations[i]!.push(...some),
   });
   texts.forEach((text, i) => show(i, text.end()));
   if (isShown) write("\n");
   context.signal.throwIfAborted();
-  return replies.map((ids, i) => ({ ids, text: said[i]! }));
+  return replies.map((ids, i) => ({
+    ids,
+    text: said[i]!,
+    activations: activations[i]!,
+  }));
 }
 
 /** Text as tokens come; their ids where the model has no tokenizer. */
@@ -231,6 +249,26 @@ function comparison(
     { title: steering!.describe(interventions), text: steered },
     terminalWidth(),
   );
+}
+
+/** A table a reply: each token, and the activations that it was chosen at. */
+function watchTables(
+  { model, steering, interventions, isSteered }: Plan,
+  { watch }: Flags,
+  replies: readonly SaidReply[],
+): string {
+  return replies.map(({ ids, activations }, i) => {
+    const title = isSteered[i]
+      ? steering!.describe(interventions)
+      : "unsteered";
+    const rows = ids.map((id, t) => [
+      model.hasTokenizer
+        ? JSON.stringify(model.tokenizer.decode([id]))
+        : `${id}`,
+      ...activations[t]!.map((value) => value.toFixed(2)),
+    ]);
+    return `\n${title}:\n${formatTable(["token", ...watch], rows)}\n`;
+  }).join("");
 }
 
 /** What `--json` prints. */
@@ -257,10 +295,12 @@ function report(
     max_tokens: plan.maxNewTokens,
     stop: flags.stop,
     prompt_ids: plan.prompt,
-    replies: replies.map(({ ids, text }, i) => ({
+    watched: plan.watched,
+    replies: replies.map(({ ids, text, activations }, i) => ({
       steered: isSteered[i],
       text: model.hasTokenizer ? text : null,
       ids,
+      ...(plan.watched.length > 0 && { activations }),
     })),
   };
 }

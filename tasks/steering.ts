@@ -27,6 +27,7 @@ import {
   STEER_MODE_NAMES,
   SteeringBank,
   type SteeringSource,
+  type WatchedFeature,
 } from "../steer/interventions.ts";
 import {
   type FeatureLabels,
@@ -251,6 +252,12 @@ export class Steering {
     );
   }
 
+  /** Throws unless the SAEs have these features, and the model their layers. */
+  async checkWatched(watched: readonly WatchedFeature[]): Promise<void> {
+    const nothing = { mode: "add", strength: 0, unit: "absolute" } as const;
+    await this.check(watched.map((one) => ({ ...one, ...nothing })));
+  }
+
   /** The SAE of an intervention, and the block after which it acts. */
   placeOf(one: Intervention): { source: SteeringSae; layer: number } {
     return placeOf(this.saes, one);
@@ -262,15 +269,23 @@ export class Steering {
     return labels.get(intervention.feature)?.label;
   }
 
-  /** Puts interventions on the GPU, as set 0. */
+  /** Reads a feature to watch: `758`, `baseball` or `758@3`. */
+  parseWatched(text: string): WatchedFeature {
+    const { feature, layer } = this.parse(`${text}=1`);
+    return { feature, ...(layer !== undefined && { layer }) };
+  }
+
+  /** Puts interventions on the GPU, as set 0, and what is watched where nothing acts, as set 1. */
   async load(
     gpu: Gpu,
     interventions: readonly Intervention[],
+    watched: readonly WatchedFeature[] = [],
   ): Promise<SteeringBank> {
     using loaded = new DisposableStack();
     const options = { encoding: this.#flags.encode };
     const bank = loaded.use(await SteeringBank.open(gpu, this.saes, options));
-    await bank.add(interventions);
+    await bank.add(interventions, watched);
+    await bank.add([], watched);
     loaded.move();
     return bank;
   }

@@ -30,6 +30,7 @@ export interface Report {
     steered: boolean;
     text: string | null;
     ids: readonly number[];
+    activations?: readonly (readonly number[])[];
   }[];
 }
 

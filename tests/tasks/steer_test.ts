@@ -246,3 +246,56 @@ Deno.test("steer stops when it gets an interrupt", async () => {
   assert.match(await new Response(child.stderr).text(), /stopped by Ctrl-C/);
   assert.equal(code, 130);
 });
+
+Deno.test("steer --watch tells what activations each token was chosen at, steered and not", async () => {
+  const { replies } = await steerJson(
+    "Tell me a story.",
+    ...["--steer", "dragon=2x", "--compare", "--watch", "dragon"],
+    ...["--watch", "12", "--greedy", "--max-tokens", "20"],
+  );
+  for (const { ids, activations } of replies) {
+    assert.equal(activations!.length, ids.length);
+    assert.ok(
+      activations!.every((row) =>
+        row.length === 2 && row.every((value) => value >= 0)
+      ),
+    );
+  }
+  const [plain, steered] = replies;
+  assert.deepEqual(plain!.activations![0]!.length, 2);
+  assert.notDeepEqual(plain!.activations, steered!.activations);
+  const { stdout } = await steer(
+    "Tell me a story.",
+    ...["--watch", "dragon", "--greedy", "--max-tokens", "20"],
+  );
+  assert.match(stdout, /\nunsteered:\ntoken +dragon\n-+ +-+\n"/);
+});
+
+Deno.test("steer ends before --stop, and cuts long prompts with --truncate only", async () => {
+  const flags = ["--greedy", "--max-tokens", "30"];
+  const { stdout: whole } = await steer("What should I do today?", ...flags);
+  const stop = whole.slice(8, 11);
+  const { stdout: cut } = await steer(
+    "What should I do today?",
+    ...flags,
+    ...["--stop", "never comes", "--stop", stop],
+  );
+  assert.equal(cut, `${whole.slice(0, whole.indexOf(stop))}\n`);
+  const long = "Once there was a dragon. ".repeat(200);
+  const refused = await steer(long, ...flags);
+  assert.equal(refused.code, 1);
+  assert.match(
+    refused.stderr,
+    /^error: Cannot reply to a prompt of \d+ tokens: .*--truncate\n$/,
+  );
+  for (const kind of [[], ["--raw"]]) {
+    const { code, stderr, stdout } = await steer(
+      long,
+      ...flags,
+      ...kind,
+      "--truncate",
+    );
+    assert.equal(code, 0, stderr);
+    assert.ok(stdout.trim().length > 0);
+  }
+});
