@@ -1,6 +1,6 @@
 import type { Gpu, Recorder, Tensor } from "../gpu/mod.ts";
 import { attentionJoin } from "./attention_join.ts";
-import { attentionRegisters } from "./attention_registers.ts";
+import { attentionRegisters, LANES } from "./attention_registers.ts";
 import { attentionTiles, TILE_TOKENS } from "./attention_tiles.ts";
 import { attentionWide } from "./attention_wide.ts";
 
@@ -52,10 +52,12 @@ const LEAST_IN_REGISTERS = 2;
 const LEAST_IN_TILES = 8;
 /** Heads of one key-value head that share its keys. */
 const MOST_HEADS = 8;
-/** Workgroups that fill a large graphics card. */
-const MANY_WORKGROUPS = 512;
+/** Workgroups that fill a large graphics card, and that spread evenly over the cores of a CPU. */
+const MANY_WORKGROUPS = { card: 512, software: 16 };
 /** Keys that are worth a workgroup of their own. */
 const LEAST_KEYS = 256;
+/** Mesa's software driver ends all loops of an invocation once they have taken 65,535 steps together. */
+const MOST_STEPS = 60_000;
 
 /**
  * Chooses how tokens attend.
@@ -116,54 +118,58 @@ export function attention(
   plan: AttentionPlan,
   { d_head, pageTokens }: AttentionSizes,
 ): void {
-  const { q, K } = tensors;
-  const [D4, scale] = [d_head / 4, 1 / Math.sqrt(d_head)];
-  const perKey = q.shape[1]! / K.shape[1]!;
-  if (plan.kind === "tiles") {
-    attentionTiles.run(rec, tensors, { D4, PAGE_TOKENS: pageTokens, scale });
-    return;
-  }
-  const heads = plan.blockTokens > 1 ? 1 : largestDivisor(perKey, MOST_HEADS);
+  const D4 = d_head / 4;
+  const scale = 1 / Math.sqrt(d_head);
+  const sizes = { D4, PAGE_TOKENS: pageTokens, scale };
+  if (plan.kind === "tiles") return attentionTiles.run(rec, tensors, sizes);
+  const { z, ...inputs } = tensors;
+  const [T, d_q] = inputs.q.shape as [number, number];
+  const nHeads = d_q / d_head;
+  // Tokens of a block share keys already.
+  const heads = plan.blockTokens > 1
+    ? 1
+    : largestDivisor(d_q / inputs.K.shape[1]!, MOST_HEADS);
+  const nTiles = plan.nBlocks * nHeads / heads;
+  const { nParts, partKeys } = partsOf(plan, nTiles, { d_head, pageTokens });
+  const isPart = nParts > 1;
+  const sums = isPart
+    ? rec.scratch("attention parts", "f32", [T * nHeads * nParts, d_head + 4])
+    : z;
+  const parts = { n_parts: nParts, part_keys: partKeys };
   if (plan.kind === "registers") {
-    const tile = { tokens: plan.blockTokens, heads };
-    attentionRegisters(tile, pageTokens).run(rec, tensors, { D4, scale });
-    return;
+    const tile = { tokens: plan.blockTokens, heads, isPart };
+    const kernel = attentionRegisters(tile, pageTokens);
+    kernel.run(rec, { ...inputs, sums }, { D4, scale, ...parts });
+  } else {
+    attentionWide.run(rec, { ...inputs, sums }, {
+      ...sizes,
+      ...parts,
+      HEADS: heads,
+      IS_PART: Number(isPart),
+    });
   }
-  wide(rec, tensors, { nKeys: plan.nKeys, d_head, pageTokens, heads });
+  if (isPart) attentionJoin.run(rec, { sums, z }, { D4, n_parts: nParts });
 }
 
-/** Few tokens on a graphics card: where they would not fill it, their keys are split over more workgroups. */
-function wide(
-  rec: Recorder,
-  { z, ...tensors }: AttentionTensors,
-  { nKeys, d_head, pageTokens, heads }: AttentionSizes & {
-    readonly nKeys: number;
-    readonly heads: number;
-  },
-): void {
-  const [T, d_q] = tensors.q.shape as [number, number];
-  const nHeads = d_q / d_head;
-  const nParts = Math.max(
-    1,
-    Math.min(
-      Math.ceil(MANY_WORKGROUPS * heads / (T * nHeads)),
-      Math.ceil(nKeys / LEAST_KEYS),
-    ),
+/** Splits keys where there are too few workgroups without, or more keys than an invocation may take. */
+function partsOf(
+  { kind, nKeys }: AttentionPlan,
+  nTiles: number,
+  { d_head, pageTokens }: AttentionSizes,
+): { nParts: number; partKeys: number } {
+  const isWide = kind === "wide";
+  const nWorkgroups = isWide ? nTiles : Math.ceil(nTiles / LANES);
+  const wanted = Math.ceil(
+    MANY_WORKGROUPS[isWide ? "card" : "software"] / nWorkgroups,
   );
-  const D4 = d_head / 4;
-  const parts = rec.scratch("attention parts", "f32", [
-    T * nHeads * nParts,
-    d_head + 4,
-  ]);
-  attentionWide.run(rec, { ...tensors, parts }, {
-    D4,
-    PAGE_TOKENS: pageTokens,
-    HEADS: heads,
-    n_parts: nParts,
-    part_keys: Math.ceil(nKeys / nParts),
-    scale: 1 / Math.sqrt(d_head),
-  });
-  attentionJoin.run(rec, { parts, z }, { D4, n_parts: nParts });
+  const worthwhile = Math.floor(nKeys / LEAST_KEYS);
+  const pageSteps = 2 * (d_head / 4) + 1;
+  const needed = isWide
+    ? 1
+    : Math.ceil(nKeys / (pageTokens * Math.floor(MOST_STEPS / pageSteps)));
+  const nParts = Math.max(1, needed, Math.min(wanted, worthwhile));
+  const partKeys = pageTokens * Math.ceil(nKeys / nParts / pageTokens);
+  return { nParts: Math.ceil(nKeys / partKeys), partKeys };
 }
 
 /** The largest divisor of `n` that is at most `most`. */

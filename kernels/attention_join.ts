@@ -1,12 +1,12 @@
 import { defineKernel, grid } from "../gpu/mod.ts";
 import wgsl from "./attention_join.wgsl" with { type: "text" };
 
-/** Joins what {@link attentionWide} made of the parts of each head's keys. */
+/** Joins what other kernels made of parts of the keys. */
 export const attentionJoin = defineKernel({
   name: "attention_join",
   wgsl,
   bindings: {
-    parts: { access: "read", dtype: "f32", shape: ["n_sums", "d_part"] },
+    sums: { access: "read", dtype: "f32", shape: ["n_sums", "d_sum"] },
     z: { access: "read_write", dtype: "f32", shape: ["T", "d_q"] },
   },
   consts: ["D4"],

@@ -1,6 +1,6 @@
-// z[t, h] = sum_p share(p) parts[t, h, p].sum / sum_p share(p) parts[t, h, p].total
-// share(p) = exp(most(p) - max_p most(p)).  One invocation per 4 elements of z.
-@group(0) @binding(0) var<storage, read> parts: array<vec4<f32>>;   // [T, heads, n_parts, D4 + 1]: sum; most, total
+// z[t, h] = sum_p share(p) sums[t, h, p] / sum_p share(p) total(p),  share(p) = exp(most(p) - max_p most(p))
+// One invocation per 4 elements of z. A part without keys has total 0, and its sums may be anything.
+@group(0) @binding(0) var<storage, read> sums: array<vec4<f32>>;    // [T, heads, n_parts, D4 + 1]: sum; most, total
 @group(0) @binding(1) var<storage, read_write> z: array<vec4<f32>>; // [T, d_q]
 struct Uniforms { T: u32, d_q: u32, n_parts: u32 }
 @group(0) @binding(2) var<uniform> u: Uniforms;
@@ -17,11 +17,12 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n_wg: vec
   var total = 0.0;
   for (var p = 0u; p < u.n_parts; p++) {
     let part = first + p * (D4 + 1u);
-    let stats = parts[part + D4];
+    let stats = sums[part + D4];
+    if (stats.y == 0.0) { continue; }
     let larger = max(most, stats.x);
     let keep = exp(most - larger);
     let share = exp(stats.x - larger);
-    sum = sum * keep + parts[part + at % D4] * share;
+    sum = sum * keep + sums[part + at % D4] * share;
     total = total * keep + stats.y * share;
     most = larger;
   }

@@ -4,50 +4,44 @@
  * @module
  */
 import { defineKernel, grid, type Kernel } from "../gpu/mod.ts";
-import { ATTENTION_BINDINGS } from "./attention_bindings.ts";
+import { PART_BINDINGS, PART_UNIFORMS } from "./attention_bindings.ts";
 import { lines, range } from "./matmul_text.ts";
 
 /** The queries that an invocation takes: heads of one key-value head, for tokens that follow each other. */
 export interface QueryTile {
   readonly tokens: number;
   readonly heads: number;
+  /** Whether it takes a part of the keys, to be joined with others, or all of them. */
+  readonly isPart: boolean;
 }
 
-const UNIFORMS = {
-  n_blocks: "u32",
-  d_q: "u32",
-  d_kv: "u32",
-  pages_per_row: "u32",
-  scale: "f32",
-} as const;
-
 type RegistersKernel = Kernel<
-  typeof ATTENTION_BINDINGS,
-  typeof UNIFORMS,
+  typeof PART_BINDINGS,
+  typeof PART_UNIFORMS,
   "D4"
 >;
 const kernels = new Map<string, RegistersKernel>();
 
-/** Lanes of a workgroup: those of a SIMD register, so that few queries reach all cores. */
-const LANES = 8;
+/** Invocations of a workgroup: the lanes of a SIMD register, so that few queries reach all cores. */
+export const LANES = 8;
 
 /** The kernel for a tile and a size of pages; made on first use. */
 export function attentionRegisters(
   tile: QueryTile,
   pageTokens: number,
 ): RegistersKernel {
-  const key = `${tile.tokens} ${tile.heads} ${pageTokens}`;
+  const key = [tile.tokens, tile.heads, tile.isPart, pageTokens].join(" ");
   let kernel = kernels.get(key);
   if (!kernel) {
     kernel = defineKernel({
       name: "attention_registers",
       wgsl: attentionWgsl(tile, pageTokens),
-      bindings: ATTENTION_BINDINGS,
+      bindings: PART_BINDINGS,
       consts: ["D4"],
-      uniforms: UNIFORMS,
-      workgroups: ({ n_blocks, d_q, D4 }) => {
-        const nHeads = d_q / (4 * D4);
-        return grid(Math.ceil(n_blocks * nHeads / tile.heads / LANES));
+      uniforms: PART_UNIFORMS,
+      workgroups: ({ n_blocks, d_q, D4, n_parts }) => {
+        const nTiles = n_blocks * d_q / (4 * D4 * tile.heads);
+        return grid(Math.ceil(nTiles * n_parts / LANES));
       },
     });
     kernels.set(key, kernel);
@@ -64,7 +58,7 @@ interface Query {
 
 /**
  * Scores and their weights are named variables, `s0_15` for query 0 and key 15 of the page; an array would be slower
- * memory. The sum of values has no room beside them: it lies in z, and is taken up again for each page.
+ * memory. The sum of values has no room beside them: it lies in its place in memory, and is taken up again for each page.
  */
 function attentionWgsl(tile: QueryTile, page: number): string {
   const queries = range(tile.tokens).flatMap((token) =>
@@ -75,42 +69,52 @@ function attentionWgsl(tile: QueryTile, page: number): string {
     }))
   );
   const keys = range(page);
+  const width = tile.isPart ? "(D4 + 1u)" : "D4";
   return lines([
     `// z[t, h] = sum_s softmax_s(q[t, h] · K[slot(s), h'] / sqrt(d_head)) V[slot(s), h'],  s = 0 .. position(t)`,
-    `// One invocation per block of up to ${tile.tokens} tokens and ${tile.heads} heads, heads across lanes; a page of keys at a time.`,
+    `// One invocation per block of up to ${tile.tokens} tokens, ${tile.heads} heads, and part of the keys; heads across lanes, a page of keys at a time.`,
     `@group(0) @binding(0) var<storage, read> q: array<vec4<f32>>;       // [T, d_q]`,
     `@group(0) @binding(1) var<storage, read> K: array<vec4<f32>>;       // [slots, d_kv]`,
     `@group(0) @binding(2) var<storage, read> V: array<vec4<f32>>;       // [slots, d_kv]`,
     `@group(0) @binding(3) var<storage, read> blocks: array<vec4<u32>>;  // first token, tokens, row, position of the first`,
     `@group(0) @binding(4) var<storage, read> pages: array<u32>;         // [rows, pages_per_row]`,
-    `@group(0) @binding(5) var<storage, read_write> z: array<vec4<f32>>; // [T, d_q]`,
-    `struct Uniforms { n_blocks: u32, d_q: u32, d_kv: u32, pages_per_row: u32, scale: f32 }`,
+    `@group(0) @binding(5) var<storage, read_write> sums: array<vec4<f32>>; // z [T, d_q], or parts [T, heads, n_parts, D4 + 1]`,
+    `struct Uniforms { n_blocks: u32, d_q: u32, d_kv: u32, pages_per_row: u32, n_parts: u32, part_keys: u32, scale: f32 }`,
     `@group(0) @binding(6) var<uniform> u: Uniforms;`,
     `@compute @workgroup_size(${LANES})`,
     `fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n_wg: vec3<u32>,`,
     `    @builtin(local_invocation_index) lane: u32) {`,
-    `let heads_at = u.d_q / (4u * D4 * ${tile.heads}u);`,
-    `let at = (wg.y * n_wg.x + wg.x) * ${LANES}u + lane;`,
-    `if (at >= u.n_blocks * heads_at) { return; }`,
-    `let block = blocks[at / heads_at];`,
-    `let head0 = (at % heads_at) * ${tile.heads}u;`,
+    `let n_heads = u.d_q / (4u * D4);`,
+    `let n_tiles = n_heads / ${tile.heads}u;`,
+    `let id = (wg.y * n_wg.x + wg.x) * ${LANES}u + lane;`,
+    `if (id >= u.n_blocks * u.n_parts * n_tiles) { return; }`,
+    `let head0 = id % n_tiles * ${tile.heads}u;`,
+    `let start = id / n_tiles % u.n_parts * u.part_keys;`,
+    `let block = blocks[id / n_tiles / u.n_parts];`,
     `let column = head0 / (u.d_q / u.d_kv) * D4;`,
     `let row = block.z * u.pages_per_row;`,
-    `let last = block.w + block.y - 1u;`,
+    `let end = min(start + u.part_keys, block.w + block.y);`,
     ...queries.flatMap(({ r, token, head }) => [
-      `let q${r} = (block.x + min(${token}u, block.y - 1u)) * (u.d_q / 4u) + (head0 + ${head}u) * D4;`,
+      `let at${r} = (block.x + min(${token}u, block.y - 1u)) * n_heads + head0 + ${head}u;`,
+      `let q${r} = at${r} * D4;`,
+      `let to${r} = (at${r} * u.n_parts + start / u.part_keys) * ${width};`,
       `var most${r} = -3.0e38; var total${r} = 0.0;`,
     ]),
-    `for (var s = 0u; s <= last; s += ${page}u) {`,
+    `for (var s = start; s < end; s += ${page}u) {`,
     `let slot = pages[row + s / ${page}u] * ${page}u;`,
     // Slots past the last token may hold anything: the last one stands in for them, and weighs nothing.
     ...keys.map((n) =>
-      `let key${n} = (slot + min(${n}u, last - s)) * (u.d_kv / 4u) + column;`
+      `let key${n} = (slot + min(${n}u, end - 1u - s)) * (u.d_kv / 4u) + column;`
     ),
     ...scores(queries, keys),
     ...weights(queries, keys),
-    ...sums(queries, keys),
+    ...sums(queries, keys, tile),
     `}`,
+    ...(tile.isPart
+      ? queries.map(({ r, token }) =>
+        `if (${token}u < block.y) { sums[to${r} + D4] = vec4<f32>(most${r}, total${r}, 0.0, 0.0); }`
+      )
+      : []),
     `}`,
   ]);
 }
@@ -140,7 +144,9 @@ function scores(queries: readonly Query[], keys: readonly number[]): string[] {
 function weights(queries: readonly Query[], keys: readonly number[]): string[] {
   return queries.flatMap(({ r, token }) => [
     ...keys.map((n) =>
-      `s${r}_${n} = select(-3.0e38, s${r}_${n} * u.scale, s + ${n}u <= min(block.w + ${token}u, last));`
+      `s${r}_${n} = select(-3.0e38, s${r}_${n} * u.scale, s + ${n}u < min(block.w + ${
+        token + 1
+      }u, end));`
     ),
     `let larger${r} = ${
       keys.reduce((most, n) => `max(${most}, s${r}_${n})`, `most${r}`)
@@ -151,16 +157,24 @@ function weights(queries: readonly Query[], keys: readonly number[]): string[] {
     `total${r} = total${r} * keep${r} + (${
       keys.map((n) => `s${r}_${n}`).join(" + ")
     });`,
-    `let share${r} = select(1.0, 1.0 / total${r}, s + ${keys.length}u > last);`,
   ]);
 }
 
-/** Adds the page's values, and divides after the last page. */
-function sums(queries: readonly Query[], keys: readonly number[]): string[] {
+/** Adds the page's values, and divides after the last page, but for a part. */
+function sums(
+  queries: readonly Query[],
+  keys: readonly number[],
+  { isPart }: QueryTile,
+): string[] {
   return [
+    ...queries.map(({ r }) =>
+      isPart
+        ? `let share${r} = 1.0;`
+        : `let share${r} = select(1.0, 1.0 / total${r}, s + ${keys.length}u >= end);`
+    ),
     `for (var i = 0u; i < D4; i++) {`,
     ...queries.map(({ r }) =>
-      `var z${r} = select(z[q${r} + i], vec4<f32>(), s == 0u) * keep${r};`
+      `var z${r} = select(sums[to${r} + i], vec4<f32>(), s == start) * keep${r};`
     ),
     ...keys.flatMap((n) => [
       `let v${n} = V[key${n} + i];`,
@@ -170,7 +184,7 @@ function sums(queries: readonly Query[], keys: readonly number[]): string[] {
     ]),
     // A block of fewer tokens repeats its last one; only that one's own query may store.
     ...queries.map(({ r, token }) =>
-      `if (${token}u < block.y) { z[q${r} + i] = z${r} * share${r}; }`
+      `if (${token}u < block.y) { sums[to${r} + i] = z${r} * share${r}; }`
     ),
     `}`,
   ];

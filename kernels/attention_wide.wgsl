@@ -1,4 +1,5 @@
-// parts[t, h, p] = sum_s exp(score(s) - most) V[slot(s), h'], most, sum_s exp(score(s) - most);  s in part p of 0 .. position(t)
+// z[t, h] = sum_s softmax_s(score(s)) V[slot(s), h'],  s = 0 .. position(t); or of part p of the keys, to be joined:
+// sums[t, h, p] = sum_s exp(score(s) - most) V[slot(s), h'];  most, sum_s exp(score(s) - most)
 // score(s) = q[t, h] · K[slot(s), h'] / sqrt(d_head);  slot(s) = pages[row, s / PAGE_TOKENS] * PAGE_TOKENS + s % PAGE_TOKENS
 // For few tokens on a graphics card: a workgroup of 256 per token, HEADS heads of one key-value head, and part of the keys.
 // In rounds of 64 keys, four lanes share a key's dot products; then lanes share the keys' values, D4 lanes a key, and each
@@ -8,10 +9,10 @@
 @group(0) @binding(2) var<storage, read> V: array<vec4<f32>>;      // [slots, d_kv]
 @group(0) @binding(3) var<storage, read> blocks: array<vec4<u32>>; // [n_blocks]: first token, tokens (1), row, position
 @group(0) @binding(4) var<storage, read> pages: array<u32>;        // [rows, pages_per_row]
-@group(0) @binding(5) var<storage, read_write> parts: array<vec4<f32>>; // [T, heads, n_parts, D4 + 1]: sum; most, total
+@group(0) @binding(5) var<storage, read_write> sums: array<vec4<f32>>; // z, or [T, heads, n_parts, D4 + 1]
 struct Uniforms { n_blocks: u32, d_q: u32, d_kv: u32, pages_per_row: u32, n_parts: u32, part_keys: u32, scale: f32 }
 @group(0) @binding(6) var<uniform> u: Uniforms;
-// consts D4 (d_head / 4, up to 256), PAGE_TOKENS and HEADS (up to 8), appended by the declaration.
+// consts D4 (d_head / 4, up to 256), PAGE_TOKENS, HEADS (up to 8) and IS_PART (1 or 0), appended by the declaration.
 
 const KEYS = 64u;
 const GROUPS = min(256u / D4, KEYS);
@@ -81,16 +82,15 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) n_wg: vec
     for (var g = 1u; g < GROUPS; g++) { peak = max(peak, peaks[g]); }
     joined[lane] = sum[h] * exp(most[h] - peak);
     workgroupBarrier();
-    let to = ((block.x * n_heads + head0 + h) * u.n_parts + part) * (D4 + 1u);
+    let to = ((block.x * n_heads + head0 + h) * u.n_parts + part) * (D4 + IS_PART);
     if (lane < D4) {
       var all = joined[lane];
       for (var g = 1u; g < GROUPS; g++) { all += joined[g * D4 + lane]; }
-      parts[to + lane] = all;
-    }
-    if (lane == 0u) {
-      var all = 0.0;
-      for (var g = 0u; g < GROUPS; g++) { all += totals[g] * exp(peaks[g] - peak); }
-      parts[to + D4] = vec4<f32>(peak, all, 0.0, 0.0);
+      var weight = 0.0;
+      for (var g = 0u; g < GROUPS; g++) { weight += totals[g] * exp(peaks[g] - peak); }
+      if (IS_PART == 0u) { all /= weight; }
+      sums[to + lane] = all;
+      if (IS_PART == 1u && lane == 0u) { sums[to + D4] = vec4<f32>(peak, weight, 0.0, 0.0); }
     }
     workgroupBarrier();
   }

@@ -267,6 +267,38 @@ for (const name of NAMES) {
 }
 
 seededTest(
+  "attention matches float64 over more keys than the loops of a software driver may take",
+  async (draw) => {
+    // So many heads, all alike, that keys are not split for the sake of cores.
+    const [d_head, heads] = [128, 128];
+    const sizes = { d_q: heads * d_head, d_kv: d_head, d_head };
+    const places = run(0, 17_000, 1);
+    const scattered = scatter(draw, places);
+    const one = draw(d_head);
+    const q = Float32Array.from(
+      { length: sizes.d_q },
+      (_, i) => one[i % d_head]!,
+    );
+    const [K, V] = [
+      draw(scattered.nSlots * d_head),
+      draw(scattered.nSlots * d_head),
+    ];
+    const slots = scattered.slotsOf(places[0]!);
+    const want = attentionReference(one, K, V, slots, {
+      ...sizes,
+      d_q: d_head,
+    });
+    const name = "registers of 8 tokens";
+    const got = await attend(name, places, scattered, sizes, { q, K, V });
+    assertClose(got, Array(heads).fill([...want]).flat(), {
+      atol: 1e-6,
+      label: `z by ${name}`,
+      shape: [heads, d_head],
+    });
+  },
+);
+
+seededTest(
   "attention stays finite when scores are in the thousands",
   async (draw) => {
     const sizes = SIZES[0]!;
