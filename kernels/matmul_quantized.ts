@@ -1,6 +1,5 @@
 /**
- * Products by quantized weights, layout `mk,nk`: B is q8 or q4, A f32. Integers of a block are multiplied as they are, and
- * its scale is applied to the sum over the block. Whole blocks of 32 along k are loaded at once; rows with a short last
+ * Products by quantized weights, layout `mk,nk`: B is q8 or q4, A f32. Whole blocks of 32 along k are loaded at once; rows with a short last
  * block go element by element, through the bodies of the other types.
  * @module
  */
@@ -41,6 +40,9 @@ export function fitsQuantized(
     (vec ? K % BLOCK === 0 : kind !== "dot");
 }
 
+/** Elements of rows of B that eight lanes, one SIMD register of a software driver, read faster together than each a row of its own. */
+const LONG_ROW = 1024;
+
 /** The variant to take where none was measured. */
 export function chooseQuantized(
   isSoftware: boolean,
@@ -53,138 +55,132 @@ export function chooseQuantized(
       ? { kind: "dot", tile: [m, 4], workgroup: [64, 1], vec }
       : { kind: "workgroup", tile: [4, 4], workgroup: [16, 16], vec };
   }
-  return { kind: "registers", tile: [m, 8], workgroup: [8, 1], vec };
+  if (vec && M <= 2 && K >= LONG_ROW) {
+    return { kind: "dot", tile: [m, 8 * m], workgroup: [8, 1], vec };
+  }
+  return { kind: "registers", tile: [m, 16], workgroup: [8, 1], vec };
+}
+
+/** What brings the element of a word that has this place to the highest bits. */
+function shiftOf(place: number, bType: QuantizedDtype): number {
+  return 32 - 32 / PER_WORD[bType] * (place + 1);
 }
 
 /**
- * Integers of one element each from words of four rows, as floats times 2^24 (q8) or 2^28 (q4): the sign is where it
- * belongs, and a shift less is needed. Scales are made smaller by as much.
+ * Four integers as floats, times 2^24 (q8) or 2^28 (q4): in the highest bits the sign is where it belongs, and no second
+ * shift is needed. Scales are made smaller by as much.
  */
-function levels(words: string, part: number, bType: QuantizedDtype): string {
-  const shift = 32 - 32 / PER_WORD[bType] * (part + 1);
-  const left = shift === 0 ? words : `(${words} << vec4<u32>(${shift}u))`;
-  // Nothing lies below the first element.
-  const only = part === 0 ? left : `(${left} & vec4<u32>(${mask(bType)}))`;
-  return `vec4<f32>(bitcast<vec4<i32>>(${only}))`;
+function integers(words: string, shift: string, bType: QuantizedDtype): string {
+  const mask = bType === "q8" ? "0xff000000u" : "0xf0000000u";
+  return `vec4<f32>(bitcast<vec4<i32>>((${words} << ${shift}) & vec4<u32>(${mask})))`;
 }
 
-/** Where {@link levels} has the integer. */
-function mask(bType: QuantizedDtype): string {
-  return bType === "q8" ? "0xff000000u" : "0xf0000000u";
+/** The scale of the block `block` of the tile's row of B, for {@link integers}. */
+function scaleOf(row: number, bType: QuantizedDtype): string {
+  const unit = bType === "q8" ? "0x1p-24f" : "0x1p-28f";
+  return `${unit} * scale_in(B[br${row} + levels4 + block / 8u][block / 2u % 4u], block)`;
 }
 
-/** What makes up for the place of the integers in {@link levels}. */
-function unit(bType: QuantizedDtype): string {
-  return bType === "q8" ? "0x1p-24f" : "0x1p-28f";
-}
-
-/** Tiles in registers, a block along k at a time. */
-export function quantizedRegistersBody(variant: MatmulVariant): string {
-  const { tile: [TM, TN], workgroup: [wx, wy] } = variant;
-  const bType = variant.bType as QuantizedDtype;
-  const per = PER_WORD[bType];
-  const groups = range(TN / 4);
-  const sums = range(TM).flatMap((i) => groups.map((j) => ({ i, j })));
-  const word = (r: number): string[] => [
-    ...groups.map((j) =>
-      `let w${r}_${j} = vec4<u32>(${
-        range(4).map((c) => `b${4 * j + c}[${r}]`).join(", ")
-      });`
-    ),
-    ...range(per).flatMap((part) => [
-      ...groups.map((j) =>
-        `let l${r}_${part}_${j} = ${levels(`w${r}_${j}`, part, bType)};`
-      ),
-      ...sums.map(({ i, j }) => {
-        const k = per * r + part;
-        return `p${i}_${j} = fma(vec4<f32>(a${i}_${k >> 2}[${
-          k & 3
-        }]), l${r}_${part}_${j}, p${i}_${j});`;
-      }),
-    ]),
-  ];
-  const loads = BLOCK / (4 * per); // of 16 bytes, in a block
-  return lines([
-    `@compute @workgroup_size(${wx}, ${wy})`,
-    `fn main(@builtin(global_invocation_id) id: vec3<u32>) {`,
-    `let m0 = id.y * ${TM}u; let n0 = id.x * ${TN}u;`,
-    `if (m0 >= u.M || n0 >= u.N) { return; }`,
+/** Where the tile's rows of A and B start, in units of 16 bytes; rows past the end repeat the last one. */
+function rowStarts({ tile: [TM, TN] }: MatmulVariant): string[] {
+  return [
     `let row4 = row_words(u.K) / 4u; let levels4 = level_words(u.K) / 4u;`,
     ...range(TM).map((i) =>
       `let ar${i} = min(m0 + ${i}u, u.M - 1u) * (u.K / 4u);`
     ),
     ...range(TN).map((j) => `let br${j} = min(n0 + ${j}u, u.N - 1u) * row4;`),
+  ];
+}
+
+/** Tiles in registers, a word of each row of B at a time: little code, and few registers besides the sums. */
+export function quantizedRegistersBody(variant: MatmulVariant): string {
+  const { tile: [TM, TN], workgroup: [wx, wy] } = variant;
+  const bType = variant.bType as QuantizedDtype;
+  const per = PER_WORD[bType];
+  const words = BLOCK / per; // of a block
+  const groups = range(TN / 4);
+  const sums = range(TM).flatMap((i) => groups.map((j) => ({ i, j })));
+  const ofFour = (j: number, make: (row: number) => string): string =>
+    range(4).map((c) => make(4 * j + c)).join(", ");
+  return lines([
+    `@compute @workgroup_size(${wx}, ${wy})`,
+    `fn main(@builtin(global_invocation_id) id: vec3<u32>) {`,
+    `let m0 = id.y * ${TM}u; let n0 = id.x * ${TN}u;`,
+    `if (m0 >= u.M || n0 >= u.N) { return; }`,
+    ...rowStarts(variant),
     ...sums.map(({ i, j }) => `var s${i}_${j} = vec4<f32>();`),
-    `for (var block = 0u; block < u.K / 32u; block++) {`,
-    ...sums.map(({ i, j }) => `var p${i}_${j} = vec4<f32>();`),
-    `for (var load = ${loads}u * block; load < ${loads}u * block + ${loads}u; load++) {`,
+    `for (var block = 0u; block < u.K / ${BLOCK}u; block++) {`,
+    ...groups.map((j) =>
+      `let scale${j} = vec4<f32>(${ofFour(j, (row) => scaleOf(row, bType))});`
+    ),
+    `for (var word = 0u; word < ${words}u; word++) {`,
     ...range(TM).flatMap((i) =>
-      range(per).map((r) =>
-        `let a${i}_${r} = A[ar${i} + ${per}u * load + ${r}u];`
+      range(per / 4).map((r) =>
+        `let a${i}_${r} = A[ar${i} + 8u * block + ${per / 4}u * word + ${r}u];`
       )
     ),
-    ...range(TN).map((j) => `let b${j} = B[br${j} + load];`),
-    ...range(4).flatMap(word),
-    `}`,
     ...groups.map((j) =>
-      `let scale${j} = ${unit(bType)} * vec4<f32>(${
-        range(4).map((c) =>
-          `scale_in(B[br${
-            4 * j + c
-          } + levels4 + block / 8u][block / 2u % 4u], block)`
-        ).join(", ")
+      `let w${j} = vec4<u32>(${
+        ofFour(
+          j,
+          (row) => `B[br${row} + ${words / 4}u * block + word / 4u][word % 4u]`,
+        )
       });`
     ),
-    ...sums.map(({ i, j }) =>
-      `s${i}_${j} = fma(p${i}_${j}, scale${j}, s${i}_${j});`
-    ),
+    ...range(per).flatMap((part) => [
+      ...groups.map((j) => {
+        const shift = `vec4<u32>(${shiftOf(part, bType)}u)`;
+        return `let b${part}_${j} = scale${j} * ${
+          integers(`w${j}`, shift, bType)
+        };`;
+      }),
+      ...sums.map(({ i, j }) =>
+        `s${i}_${j} = fma(vec4<f32>(a${i}_${part >> 2}[${
+          part & 3
+        }]), b${part}_${j}, s${i}_${j});`
+      ),
+    ]),
+    `}`,
     `}`,
     ...tileStores(variant),
     `}`,
   ]);
 }
 
-/** For few rows of A: lanes that share each sum, each with 16 bytes of a row of B at a time. */
+/** For few rows of A: lanes that share each sum, each with a block of a row of B at a time. */
 export function quantizedDotBody(variant: MatmulVariant): string {
   const { tile: [TM, TN], workgroup: [lanes] } = variant;
   const bType = variant.bType as QuantizedDtype;
   const per = PER_WORD[bType];
-  const bits = 32 / per;
-  const block = bType === "q8" ? "at / 2u" : "at";
-  const sums = range(TM * TN);
-  const vectors = range(per); // of four elements, in 16 bytes
+  const loads = BLOCK / (4 * per); // of 16 bytes, in a block
+  const vectors = range(BLOCK / 4);
   const unpack = (v: number): string => {
-    const first = 4 * v % per; // of the elements of a word
-    const shifts = range(4).map((i) => `${32 - bits * (first + i + 1)}u`);
-    const words = `vec4<u32>(b[${4 * v / per | 0}]) << vec4<u32>(${
-      shifts.join(", ")
-    })`;
-    return `vec4<f32>(bitcast<vec4<i32>>((${words}) & vec4<u32>(${
-      mask(bType)
-    })))`;
+    const word = Math.floor(4 * v / per);
+    const shifts = range(4).map((i) => `${shiftOf(4 * v % per + i, bType)}u`);
+    return integers(
+      `vec4<u32>(b${word >> 2}[${word & 3}])`,
+      `vec4<u32>(${shifts.join(", ")})`,
+      bType,
+    );
   };
   return lines([
     `var<workgroup> partial: array<f32, ${lanes * TM * TN}>;`,
     `@compute @workgroup_size(${lanes})`,
     `fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) lane: u32) {`,
     `let m0 = wg.y * ${TM}u; let n0 = wg.x * ${TN}u;`,
-    `let row4 = row_words(u.K) / 4u; let levels4 = level_words(u.K) / 4u;`,
-    ...range(TM).map((i) =>
-      `let ar${i} = min(m0 + ${i}u, u.M - 1u) * (u.K / 4u);`
-    ),
-    ...range(TN).map((j) => `let br${j} = min(n0 + ${j}u, u.N - 1u) * row4;`),
-    ...sums.map((at) => `var s${at} = 0.0;`),
-    `for (var at = lane; at < levels4; at += ${lanes}u) {`,
-    `let block = ${block};`,
+    ...rowStarts(variant),
+    ...range(TM * TN).map((at) => `var s${at} = 0.0;`),
+    `for (var block = lane; block < u.K / 32u; block += ${lanes}u) {`,
     ...range(TM).flatMap((i) =>
-      vectors.map((v) => `let a${i}_${v} = A[ar${i} + ${per}u * at + ${v}u];`)
+      vectors.map((v) => `let a${i}_${v} = A[ar${i} + 8u * block + ${v}u];`)
     ),
     // A row of B is used up before the next is loaded: registers hold one.
     ...range(TN).flatMap((j) => [
-      `{ let b = B[br${j} + at];`,
-      `let scale = ${
-        unit(bType)
-      } * scale_in(B[br${j} + levels4 + block / 8u][block / 2u % 4u], block);`,
+      `{`,
+      ...range(loads).map((l) =>
+        `let b${l} = B[br${j} + ${loads}u * block + ${l}u];`
+      ),
+      `let scale = ${scaleOf(j, bType)};`,
       ...vectors.map((v) => `let l${v} = ${unpack(v)};`),
       ...range(TM).flatMap((i) => {
         const sum = `s${i * TN + j}`;
