@@ -104,7 +104,7 @@ export function candidatesOf(gpu: Gpu, shape: MatmulShape): VariantShape[] {
 /** And for few rows of A: lanes of their own rows, or eight that share each row. */
 const FEW_ROWS = 8;
 const FEW_REGISTERS = [16, 8, 4];
-const SHARED_LANES = [16, 32, 8];
+const SHARED_LANES = [16, 24, 8];
 
 /** For software drivers. */
 function registersOf(shape: MatmulShape): VariantShape[] {

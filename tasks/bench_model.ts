@@ -9,7 +9,13 @@ import type { Rng } from "../core/rng.ts";
 import { tokenBatch, wholeSequences } from "../core/token_batch.ts";
 import type { Recorder } from "../gpu/mod.ts";
 import { generate } from "../steer/generate.ts";
-import { kernelTime, leastTimes, type Rate, timingOf } from "./bench_timing.ts";
+import {
+  kernelTime,
+  leastTimes,
+  median,
+  type Rate,
+  timingOf,
+} from "./bench_timing.ts";
 import { DECODED_ROWS, weightShapes } from "./bench_products.ts";
 
 /** A model that is measured. */
@@ -73,6 +79,9 @@ export async function benchPrefill(
   return rates;
 }
 
+/** Times that a first token alone is timed, and a whole reply right after it. */
+const PAIRS = 3;
+
 /** Times replies from request to last token, at numbers of replies at once; prompts are read before. */
 export async function benchDecode(
   measured: Measured,
@@ -99,9 +108,12 @@ export async function benchDecode(
       return performance.now() - start;
     };
     await run(2); // compiles
-    const first = Math.min(await wall(1), await wall(1));
-    const ms = (Math.min(await wall(nTokens), await wall(nTokens)) - first) /
-      (nTokens - 1);
+    const samples: number[] = [];
+    for (let i = 0; i < PAIRS; i++) {
+      const first = await wall(1);
+      samples.push((await wall(nTokens) - first) / (nTokens - 1));
+    }
+    const ms = median(samples);
     rates.push({
       section,
       what: `decode, ${rows} ${rows === 1 ? "row" : "rows"}`,

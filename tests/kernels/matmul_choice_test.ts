@@ -94,9 +94,9 @@ Deno.test("resolveVariant() lets lanes share long rows where few rows of A meet 
   };
   deepEqual(of(software, 1), ["dot", 1, 16, 8, true]);
   deepEqual(of(software, 3), ["dot", 4, 16, 8, true]);
-  deepEqual(of(software, 8), ["dot", 8, 32, 8, true]);
-  deepEqual(of(software, 40), ["dot", 8, 32, 8, true]);
-  deepEqual(of(software, 8, { bType: "f32" }), ["dot", 8, 32, 8, true]);
+  deepEqual(of(software, 8), ["dot", 8, 24, 8, true]);
+  deepEqual(of(software, 40), ["dot", 8, 24, 8, true]);
+  deepEqual(of(software, 8, { bType: "f32" }), ["dot", 8, 24, 8, true]);
   equal(of(software, 40, { bType: "f32" })[0], "registers");
   deepEqual(of(software, 1, { K: 192 }), ["registers", 1, 16, 8, true]);
   deepEqual(of(software, 8, { K: 2049 }), ["registers", 8, 16, 8, false]);
