@@ -41,6 +41,7 @@ export async function generate(
   const maxRows = Math.min(requests.length, MOST_ROWS, mostRows(model));
   using decoder = new Decoder(model, {
     maxRows,
+    prefillTokens: requests.reduce((n, { prompt }) => n + prompt.length, 0),
     ...(steering && { steering }),
   });
   const replies = requests.map((request, i) =>

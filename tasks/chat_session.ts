@@ -292,6 +292,7 @@ export class ChatSession implements Disposable {
     };
     using decoder = new Decoder(this.#model, {
       maxRows: 1,
+      prefillTokens: prompt.length,
       ...(bank && { steering: bank }),
     });
     const reply = decoder.add({
