@@ -98,6 +98,7 @@ function attentionWgsl(tile: QueryTile, page: number): string {
       `let at${r} = (block.x + min(${token}u, block.y - 1u)) * n_heads + head0 + ${head}u;`,
       `let q${r} = at${r} * D4;`,
       `let to${r} = (at${r} * u.n_parts + start / u.part_keys) * ${width};`,
+      `let seen${r} = min(block.w + ${token + 1}u, end);`,
       `var most${r} = -3.0e38; var total${r} = 0.0;`,
     ]),
     `for (var s = start; s < end; s += ${page}u) {`,
@@ -142,11 +143,9 @@ function scores(queries: readonly Query[], keys: readonly number[]): string[] {
 
 /** What each key weighs against the largest score so far, in the place of its score, and by what earlier sums shrink. */
 function weights(queries: readonly Query[], keys: readonly number[]): string[] {
-  return queries.flatMap(({ r, token }) => [
+  return queries.flatMap(({ r }) => [
     ...keys.map((n) =>
-      `s${r}_${n} = select(-3.0e38, s${r}_${n} * u.scale, s + ${n}u < min(block.w + ${
-        token + 1
-      }u, end));`
+      `s${r}_${n} = select(-3.0e38, s${r}_${n} * u.scale, s + ${n}u < seen${r});`
     ),
     `let larger${r} = ${
       keys.reduce((most, n) => `max(${most}, s${r}_${n})`, `most${r}`)
@@ -160,7 +159,7 @@ function weights(queries: readonly Query[], keys: readonly number[]): string[] {
   ]);
 }
 
-/** Adds the page's values, and divides after the last page, but for a part. */
+/** Adds the page's values, and divides after the last page, but for a part. What is not finite must not reach earlier tokens, not even times 0. */
 function sums(
   queries: readonly Query[],
   keys: readonly number[],
@@ -179,7 +178,7 @@ function sums(
     ...keys.flatMap((n) => [
       `let v${n} = V[key${n} + i];`,
       ...queries.map(({ r }) =>
-        `z${r} = fma(v${n}, vec4<f32>(s${r}_${n}), z${r});`
+        `z${r} = select(z${r}, fma(v${n}, vec4<f32>(s${r}_${n}), z${r}), s + ${n}u < seen${r});`
       ),
     ]),
     // A block of fewer tokens repeats its last one; only that one's own query may store.

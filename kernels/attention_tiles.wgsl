@@ -103,7 +103,10 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
         if (g * 16u + x < D4) {
           let v = V[value + g * 16u + x];
           for (var a = 0u; a < 4u; a++) {
-            sum[a * GROUPS + g] = fma(v, vec4<f32>(weights[at + a]), sum[a * GROUPS + g]);
+            // What is not finite must not reach earlier tokens, not even times 0.
+            if (s + n <= block.w + token0 + a) {
+              sum[a * GROUPS + g] = fma(v, vec4<f32>(weights[at + a]), sum[a * GROUPS + g]);
+            }
           }
         }
       }

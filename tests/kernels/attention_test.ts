@@ -5,145 +5,26 @@ import {
   attentionPlan,
   planAttention,
 } from "../../kernels/attention.ts";
-import { qkNormRope } from "../../kernels/qk_norm_rope.ts";
 import { assertClose } from "../assert_close.ts";
+import { testGpu } from "../gpu_for_tests.ts";
 import {
   attentionReference,
   type AttentionSizes,
-  rmsNormReference,
-  ropeReference,
 } from "../reference/olmo2_reference.ts";
-import { testGpu } from "../gpu_for_tests.ts";
 import {
   type Draw,
   floats,
   poisoned,
-  runKernel,
   seededTest,
   uploadAll,
   words,
 } from "./run_kernel.ts";
-
-const SIZES: readonly AttentionSizes[] = [
-  { d_q: 16, d_kv: 16, d_head: 4 },
-  { d_q: 72, d_kv: 24, d_head: 12 },
-  { d_q: 160, d_kv: 80, d_head: 80 },
-];
-
-/** cos and sin of position · 10000^(-2i/d_head), `[positions, d_head / 2, 2]`. */
-function ropeTable(
-  positions: number,
-  d_head: number,
-): Float32Array<ArrayBuffer> {
-  return Float32Array.from({ length: positions * d_head }, (_, at) => {
-    const [position, j] = [Math.floor(at / d_head), at % d_head];
-    const angle = position * 1e4 ** (-2 * (j >> 1) / d_head);
-    return j % 2 === 0 ? Math.cos(angle) : Math.sin(angle);
-  });
-}
-
-/** A row of the cache and a position in it. */
-type Place = readonly [row: number, position: number];
-
-/** Pages of a cache, scattered at random: some belong to no row. */
-interface Scattered {
-  readonly nSlots: number;
-  readonly pagesPerRow: number;
-  /** u32 `[rows, pagesPerRow]`; entries that no token needs lead to a page of no row. */
-  readonly table: Uint32Array<ArrayBuffer>;
-  /** Slots of a token's keys, in the order of positions. */
-  slotsOf(place: Place): number[];
-}
-
-/** Gives the rows of some tokens pages in random order, among others that are not theirs. */
-function scatter(draw: Draw, places: readonly Place[]): Scattered {
-  const nRows = 1 + Math.max(...places.map(([row]) => row));
-  const counts = Array.from({ length: nRows }, (_, row) =>
-    Math.max(
-      0,
-      ...places.filter(([at]) => at === row).map(([, position]) =>
-        Math.floor(position / PAGE_TOKENS) + 1
-      ),
-    ));
-  const nPages = counts.reduce((sum, n) => sum + n) + 3;
-  const keys = draw(nPages);
-  const order = [...keys.keys()].sort((a, b) => keys[a]! - keys[b]!);
-  const pagesPerRow = Math.max(...counts) + 1;
-  const table = new Uint32Array(nRows * pagesPerRow).fill(order.at(-1)!);
-  for (const [row, n] of counts.entries()) {
-    table.set(order.splice(0, n), row * pagesPerRow);
-  }
-  const slot = (row: number, s: number) =>
-    table[row * pagesPerRow + Math.floor(s / PAGE_TOKENS)]! * PAGE_TOKENS +
-    s % PAGE_TOKENS;
-  return {
-    nSlots: nPages * PAGE_TOKENS,
-    pagesPerRow,
-    table,
-    slotsOf: ([row, position]) =>
-      Array.from({ length: position + 1 }, (_, s) => slot(row, s)),
-  };
-}
-
-seededTest(
-  "qkNormRope() norms, turns and files keys in their slots",
-  async (draw) => {
-    const eps = 1e-6;
-    const places = [[0, 0], [0, 1], [3, 4], [1, 18], [4, 40]] as const;
-    const [T, positions] = [places.length, 41];
-    const { nSlots: slots, pagesPerRow, table, slotsOf } = scatter(
-      draw,
-      places,
-    );
-    for (const { d_q, d_kv, d_head } of SIZES) {
-      const d_qkv = d_q + 2 * d_kv;
-      const [qkv, norm] = [draw(T * d_qkv, 3), draw(d_q + d_kv)];
-      const rope = ropeTable(positions, d_head);
-      const [K, V] = [draw(slots * d_kv), draw(slots * d_kv)];
-      const got = await runKernel(qkNormRope, {
-        qkv: floats([T, d_qkv], qkv),
-        qk_norm: floats([d_q + d_kv], norm),
-        rope: floats([positions, d_head], rope),
-        places: words([T, 2], places.flat()),
-        pages: words([table.length / pagesPerRow, pagesPerRow], table),
-        q: poisoned([T, d_q]),
-        K: floats([slots, d_kv], K),
-        V: floats([slots, d_kv], V),
-      }, { d_head, eps, PAGE_TOKENS });
-      const want = { q: new Float64Array(T * d_q), K: [...K], V: [...V] };
-      for (const [t, place] of places.entries()) {
-        const position = place[1];
-        const row = qkv.subarray(t * d_qkv, (t + 1) * d_qkv);
-        const turns = rope.subarray(position * d_head, (position + 1) * d_head);
-        const turned = (from: number, to: number) =>
-          ropeReference(
-            rmsNormReference(
-              row.subarray(from, to),
-              norm.subarray(from, to),
-              eps,
-            ),
-            turns,
-          );
-        want.q.set(turned(0, d_q), t * d_q);
-        const slot = slotsOf(place).at(-1)! * d_kv;
-        want.K.splice(slot, d_kv, ...turned(d_q, d_q + d_kv));
-        want.V.splice(slot, d_kv, ...row.subarray(d_q + d_kv));
-      }
-      // Values up to 25, norms within 1.2e-6 of that, and three roundings of two products. V is copied.
-      const limits = { q: 5e-5, K: 5e-5, V: 0 };
-      for (const name of ["q", "K", "V"] as const) {
-        const width = name === "q" ? d_q : d_kv;
-        const shape = [want[name].length / width, width];
-        const label = `${name} (d_head ${d_head})`;
-        assertClose(got[name]!, want[name], {
-          atol: limits[name],
-          label,
-          shape,
-        });
-      }
-    }
-  },
-);
+import {
+  type Place,
+  scatter,
+  type Scattered,
+  SIZES,
+} from "./scattered_pages.ts";
 
 /** All ways to attend. */
 const PLANS = {
@@ -265,6 +146,31 @@ for (const name of NAMES) {
     },
   );
 }
+
+seededTest(
+  "attention keeps what is not finite from earlier tokens of a pass",
+  async (draw) => {
+    const sizes = SIZES[1]!;
+    const { d_q, d_kv } = sizes;
+    const places = run(0, 30, 20);
+    const scattered = scatter(draw, places);
+    const n = scattered.nSlots * d_kv;
+    const [q, K, V] = [draw(places.length * d_q), draw(n), draw(n)];
+    const bad = 37;
+    for (const x of [K, V]) {
+      const slot = scattered.slotsOf([0, bad]).at(-1)!;
+      x.fill(NaN, slot * d_kv, (slot + 1) * d_kv);
+    }
+    for (const name of NAMES) {
+      const z = await attend(name, places, scattered, sizes, { q, K, V });
+      for (const [t, [, position]] of places.entries()) {
+        const row = z.subarray(t * d_q, (t + 1) * d_q);
+        const isFinite = row.every(Number.isFinite);
+        assert.equal(isFinite, position < bad, `${name}, position ${position}`);
+      }
+    }
+  },
+);
 
 seededTest(
   "attention matches float64 over more keys than the loops of a software driver may take",
