@@ -74,9 +74,15 @@ export function textOf(report: Report): string {
     "",
     `steering ${steering.nFeatures} features at a block of 7B, decoding one row: ${
       steering.percent.toFixed(2)
-    } % (${steering.plainMs.toFixed(2)} ms, steered ${
+    } % more time (${steering.plainMs.toFixed(2)} ms, steered ${
       steering.steeredMs.toFixed(2)
-    } ms)`,
+    } ms)${
+      steering.kernelPercent === undefined
+        ? ""
+        : `; its kernel takes ${
+          steering.kernelPercent.toFixed(2)
+        } % of the others' time`
+    }`,
     "",
     LEGEND,
   ].join("\n");

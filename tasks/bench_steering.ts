@@ -5,10 +5,16 @@
 import { Workspace } from "../core/olmo2.ts";
 import { foldSae, SaeFile, saveSae } from "../core/sae_file.ts";
 import { memoryFolder } from "../core/source.ts";
-import type { Recorder } from "../gpu/mod.ts";
+import type { Gpu, Recorder } from "../gpu/mod.ts";
+import { steer } from "../kernels/steer.ts";
 import { SteeringBank } from "../steer/interventions.ts";
 import { decodeBatch, decodeCache, type Measured } from "./bench_model.ts";
-import { median, timeInTurns } from "./bench_timing.ts";
+import {
+  median,
+  type Recorded,
+  timeInTurns,
+  timingOf,
+} from "./bench_timing.ts";
 
 /** What was measured. */
 export interface SteeringCost {
@@ -19,6 +25,8 @@ export interface SteeringCost {
   readonly steeredMs: number;
   /** Percent that steering adds; the median of the turns. */
   readonly percent: number;
+  /** Percent of the step's other kernels that the kernel of steering takes, timed by itself; undefined without timestamps. */
+  readonly kernelPercent?: number;
 }
 
 /** Features of the SAE that is made; how many it has makes no difference, since only the rows of steered ones are held. */
@@ -52,12 +60,33 @@ export async function benchSteering(measured: Measured): Promise<SteeringCost> {
     [step(false), step(true)],
     TURNS,
   ) as [number[], number[]];
+  const kernelPercent = await shareOfKernel(gpu, step(true));
   return {
     nFeatures: N_FEATURES,
     plainMs: median(plain),
     steeredMs: median(steered),
     percent: 100 * (median(steered.map((ms, i) => ms / plain[i]!)) - 1),
+    ...(kernelPercent !== undefined && { kernelPercent }),
   };
+}
+
+/** Percent of the other kernels' time that the kernel of steering takes; the median of some steps. */
+async function shareOfKernel(
+  gpu: Gpu,
+  record: Recorded,
+): Promise<number | undefined> {
+  if (timingOf(gpu) !== "GPU timestamps") return undefined;
+  const shares: number[] = [];
+  for (let turn = 0; turn < TURNS; turn++) {
+    const profile = gpu.startProfile();
+    gpu.record("steered step", record);
+    const kernels = await profile.stop();
+    const all = kernels.reduce((sum, { ms }) => sum + ms, 0);
+    const own = kernels.find(({ kernel }) => kernel === steer.name)?.ms ?? NaN;
+    shares.push(100 * own / (all - own));
+  }
+  await gpu.settled();
+  return median(shares);
 }
 
 /** An SAE of random directions, in memory. */

@@ -82,7 +82,13 @@ Deno.test("reportOf() sets rates beside the ceilings, and textOf() prints them",
       },
       { section: "training", what: "step", ms: 100, rate: 10, unit: "steps/s" },
     ],
-    steering: { nFeatures: 10, plainMs: 50, steeredMs: 50.2, percent: 0.4 },
+    steering: {
+      nFeatures: 10,
+      plainMs: 50,
+      steeredMs: 50.2,
+      percent: 0.4,
+      kernelPercent: 0.31,
+    },
   });
   const [decode, training] = report.rates;
   equal(decode!.percentOfRead, 80);
@@ -90,7 +96,10 @@ Deno.test("reportOf() sets rates beside the ceilings, and textOf() prints them",
   equal(training!.percentOfRead, undefined);
   const text = textOf(report);
   match(text, /one row +2\.00 +500 +tokens\/s +8\.00 +80 +4\.0 +4/);
-  match(text, /steering 10 features .* 0\.40 % \(50\.00 ms, steered 50\.20 ms/);
+  match(
+    text,
+    /steering 10 features .* 0\.40 % more time \(50\.00 ms, steered 50\.20 ms\); its kernel takes 0\.31 %/,
+  );
 });
 
 Deno.test("randomCheckpoint() gives finite numbers that are the same each time, and as many as the config asks for", async () => {
