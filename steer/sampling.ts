@@ -28,7 +28,10 @@ export interface Sampling {
   readonly frequencyPenalty?: number;
   /** Added to the logits of these token ids, from -100 to 100; -Infinity forbids a token. None when absent. */
   readonly logitBias?: ReadonlyMap<number, number>;
-  /** From 0 to 2³² - 1. Equal seeds give equal replies to equal prompts, whatever else is generated beside them. */
+  /**
+   * From 0 to 2³² - 1. Equal seeds give equal random numbers, whatever else is generated beside them, and so equal replies
+   * to equal prompts; but sums over a batch of another size may be rounded otherwise, so that near ties may fall otherwise.
+   */
   readonly seed: number;
 }
 
