@@ -178,7 +178,9 @@ export class KvCache implements Disposable {
     if (needed <= this.#nPages) return true;
     const isEmpty = this.#free.length === this.#nPages;
     const before = this.#nPages;
-    this.#nPages = Math.min(most, Math.max(needed, Math.ceil(1.5 * before)));
+    // Half as much again, so that rows that grow by turns copy little; what is whole needs no more.
+    const roomy = isEmpty ? needed : Math.ceil(1.5 * before);
+    this.#nPages = Math.min(most, Math.max(needed, roomy));
     for (const tensors of [this.#K, this.#V]) {
       for (const [l, old] of tensors.entries()) {
         if (isEmpty) old[Symbol.dispose]();
