@@ -8,7 +8,12 @@ import {
   type RowWindow,
   type Tensor,
 } from "../gpu/mod.ts";
-import { isWeights, resolveVariant, suitVariant } from "./matmul_choice.ts";
+import {
+  checkRounds,
+  isWeights,
+  resolveVariant,
+  suitVariant,
+} from "./matmul_choice.ts";
 import { splitRows, turnedPieces } from "./matmul_pieces.ts";
 import { matmulWgsl } from "./matmul_wgsl.ts";
 import { turn } from "./turn.ts";
@@ -155,6 +160,7 @@ export function matmul(rec: Recorder, call: MatmulCall): void {
     const shape = call.variant
       ? suitVariant(rec.gpu, call.variant, product)
       : resolveVariant(rec.gpu, product);
+    checkRounds(rec.gpu, shape, product);
     const pieces = shape.turns && isWeights(product)
       ? turnedPieces(window)
       : [window];

@@ -91,8 +91,34 @@ export function suitVariant(
   );
 }
 
-/** Rounds after which Mesa's software driver leaves any loop; with operands along k one takes several k. */
+/** Rounds after which Mesa's software driver leaves all loops of an invocation, and says nothing. */
 const MOST_ROUNDS = 65_535;
+
+/**
+ * Checks that a driver does all rounds of a sum.
+ * @throws {RangeError} If the sums of a product are too long for a software driver.
+ */
+export function checkRounds(
+  { isSoftware }: Pick<Gpu, "isSoftware">,
+  { kind, workgroup: [lanes], vec, turns = false }: VariantShape,
+  { layout, aType, bType, K }: MatmulShape,
+): void {
+  const alongK = !turns && layout !== "km,kn";
+  const perLane = !vec || !alongK
+    ? 1
+    : aType === "f32" && (bType === "f32" || layout === "mk,kn")
+    ? 4
+    : 8;
+  // A workgroup has a round for each of its tiles, and one for each k in it.
+  const nRounds = { registers: 1, workgroup: 17 / 16, dot: 1 / lanes }[kind] *
+    K / (kind === "workgroup" ? 1 : perLane);
+  if (!isSoftware || nRounds <= MOST_ROUNDS) return;
+  throw new RangeError(
+    `Cannot sum over ${K} products: expected at most ${
+      Math.floor(MOST_ROUNDS * K / nRounds)
+    } in layout ${layout} on a software driver, which ends longer loops early: use smaller batches, sizes that are multiples of 8, or a graphics card`,
+  );
+}
 
 /** Whether a tile in registers suits a product's types and sizes. */
 function fitsRegisters(

@@ -6,7 +6,7 @@ import { Workspace } from "../core/olmo2.ts";
 import { foldSae, SaeFile, saveSae } from "../core/sae_file.ts";
 import { memoryFolder } from "../core/source.ts";
 import type { Gpu, Recorder } from "../gpu/mod.ts";
-import { steer } from "../kernels/steer.ts";
+import { steerKernel } from "../kernels/steer.ts";
 import { SteeringBank } from "../steer/interventions.ts";
 import { decodeBatch, decodeCache, type Measured } from "./bench_model.ts";
 import {
@@ -82,7 +82,7 @@ async function shareOfKernel(
     gpu.record("steered step", record);
     const kernels = await profile.stop();
     const all = kernels.reduce((sum, { ms }) => sum + ms, 0);
-    const own = kernels.find(({ kernel }) => kernel === steer.name)?.ms ?? NaN;
+    const own = kernels.find(({ kernel }) => kernel === steerKernel(1).name)?.ms ?? NaN;
     shares.push(100 * own / (all - own));
   }
   await gpu.settled();

@@ -1,6 +1,7 @@
 import { deepEqual, equal, ok, throws } from "node:assert/strict";
 import {
   isUsable,
+  matmul,
   type MatmulShape,
   resolveVariant,
   type VariantShape,
@@ -163,4 +164,33 @@ Deno.test("suitVariant() does without transposes and 16-byte loads where sizes a
     message:
       "Cannot multiply by registers of tile 8x6 in workgroups of 8x1: expected a variant that matmul mk,nk f32 f32 64x64x64 allows on this adapter",
   });
+});
+
+Deno.test("matmul() sums over more products than a software driver has rounds, or says that it cannot", async () => {
+  const gpu = await testGpu();
+  const ones = (label: string, shape: [number, number]) =>
+    gpu.floats(label, shape, new Float32Array(shape[0] * shape[1]).fill(1));
+  for (
+    const [layout, M, K, isDone] of [
+      ["mk,nk", 96, 70_000, true],
+      ["mk,kn", 96, 70_000, true],
+      ["km,kn", 16, 65_535, true],
+      ["km,kn", 16, 65_536, !gpu.isSoftware],
+      ["mk,kn", 3, 65_537, !gpu.isSoftware],
+    ] as const
+  ) {
+    const N = 16;
+    using A = ones("A", layout === "km,kn" ? [K, M] : [M, K]);
+    using B = ones("B", layout === "mk,nk" ? [N, K] : [K, N]);
+    using C = gpu.tensor("C", "f32", [M, N]);
+    const run = () =>
+      gpu.record("long", (rec) => matmul(rec, { layout, A, B, C }));
+    if (isDone) {
+      run();
+      const got = await gpu.read(C);
+      ok(got.every((value) => value === K), `${layout}: ${got[0]}`);
+    } else {
+      throws(run, /^RangeError: Cannot sum over \d+ products: expected/);
+    }
+  }
 });
