@@ -1,5 +1,6 @@
 import { type Olmo2Config, readModelConfig } from "./olmo2_config.ts";
 import { type Checkpoint, openCheckpoint } from "./safetensors.ts";
+import type { QuantizedDtype } from "../gpu/mod.ts";
 import type { Folder } from "./source.ts";
 import { Tokenizer } from "./tokenizer.ts";
 
@@ -15,18 +16,45 @@ export interface ModelFolder {
   readonly tokenizer: Tokenizer;
   /** Tells one checkpoint from another; stored with what is made from it. */
   readonly fingerprint: string;
+  /** How matrices are rounded when they are loaded; they stay as the files have them when absent. */
+  readonly quantize?: QuantizedDtype;
 }
 
 /**
  * Opens a Hugging Face folder of an OLMo-2 model.
  * @throws {Error} If a file is missing, damaged or of another architecture, naming it.
  */
-export async function openModelFolder(folder: Folder): Promise<ModelFolder> {
+export async function openModelFolder(
+  folder: Folder,
+  quantize?: QuantizedDtype,
+): Promise<ModelFolder> {
   const config = await readModelConfig(folder);
   const checkpoint = await openCheckpoint(folder);
   const tokenizer = await Tokenizer.load(folder);
   const fingerprint = await modelFingerprint(config, checkpoint);
-  return { name: folder.name, config, checkpoint, tokenizer, fingerprint };
+  return {
+    name: folder.name,
+    config,
+    checkpoint,
+    tokenizer,
+    fingerprint,
+    ...(quantize && { quantize }),
+  };
+}
+
+/**
+ * The fingerprint of what a model computes, `0123456789abcdef` or `0123456789abcdef-q8`: vectors of one whose weights are
+ * quantized are not those of the checkpoint.
+ */
+export function dataFingerprint(
+  { fingerprint, quantize }: Pick<ModelFolder, "fingerprint" | "quantize">,
+): string {
+  return quantize === undefined ? fingerprint : `${fingerprint}-${quantize}`;
+}
+
+/** The fingerprint of the checkpoint, of a {@link dataFingerprint} too. */
+export function checkpointFingerprint(fingerprint: string): string {
+  return fingerprint.replace(/-q[48]$/, "");
 }
 
 /**

@@ -13,9 +13,9 @@ import { siluMul } from "../kernels/silu_mul.ts";
 import { type KvCache, PAGE_TOKENS } from "./kv_cache.ts";
 import type { Olmo2Config } from "./olmo2_config.ts";
 import {
-  layerShapes,
   loadLayer,
   type LoadOptions,
+  modelShapes,
   type Olmo2Layer,
   WeightLoader,
 } from "./olmo2_weights.ts";
@@ -93,26 +93,19 @@ export class Olmo2 implements Disposable {
     const { nLayers = config.n_layers, withHead = true } = options;
     using owned = new DisposableStack();
     const loader = new WeightLoader(gpu, checkpoint, owned, options);
-    const table: [string, number[]] = ["model.embed_tokens.weight", [
-      config.vocab_size,
-      config.d_model,
-    ]];
-    const hasOwnHead = withHead && !config.tied_embeddings;
-    loader.expect([
-      table,
-      ["model.norm.weight", [config.d_model]],
-      ...(hasOwnHead ? [["lm_head.weight", table[1]] as const] : []),
-      ...[...Array(nLayers).keys()].flatMap((l) => layerShapes(config, l)),
-    ]);
+    loader.expect(modelShapes(config, options));
     const rope = owned.use(ropeTable(gpu, config, options.rope ?? "f32"));
-    const embedding = await loader.matrix(table[0], table[0]);
+    const embedding = await loader.matrix(
+      "model.embed_tokens.weight",
+      "model.embed_tokens.weight",
+    );
     const layers: Olmo2Layer[] = [];
     for (let l = 0; l < nLayers; l++) layers.push(await loadLayer(loader, l));
     const finalNorm = await loader.vector(
       "model.norm.weight",
       "model.norm.weight",
     );
-    const ownHead = hasOwnHead
+    const ownHead = withHead && !config.tied_embeddings
       ? await loader.matrix("lm_head.weight", "lm_head.weight")
       : undefined;
     const head = withHead ? ownHead ?? embedding : undefined;

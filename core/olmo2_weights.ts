@@ -276,6 +276,24 @@ export class WeightLoader {
 /** No part has a weight that is not finite. */
 const NO_PART = 2 ** 32 - 1;
 
+/** Names and shapes of the tensors that are loaded, as Hugging Face names them. */
+export function modelShapes(
+  config: Olmo2Config,
+  { nLayers = config.n_layers, withHead = true }: Pick<
+    LoadOptions,
+    "nLayers" | "withHead"
+  > = {},
+): [name: string, shape: number[]][] {
+  const { vocab_size, d_model, tied_embeddings } = config;
+  const head = withHead && !tied_embeddings ? ["lm_head.weight"] : [];
+  return [
+    ...["model.embed_tokens.weight", ...head]
+      .map((name): [string, number[]] => [name, [vocab_size, d_model]]),
+    ["model.norm.weight", [d_model]],
+    ...Array.from({ length: nLayers }, (_, l) => layerShapes(config, l)).flat(),
+  ];
+}
+
 /** Names and shapes of block `l`'s tensors, as Hugging Face names them. */
 export function layerShapes(
   config: Olmo2Config,

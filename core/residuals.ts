@@ -32,6 +32,7 @@ export interface ResidualManifest {
   /** The model that was read. */
   readonly model: {
     readonly name: string;
+    /** Of its weights, and how they were quantized: see `dataFingerprint`. */
     readonly fingerprint: string;
     readonly d_model: number;
     readonly n_layers: number;

@@ -3,6 +3,7 @@
  * @module
  */
 import { hookPlace, type HookPoint } from "./hook_point.ts";
+import { checkpointFingerprint } from "./model_folder.ts";
 import type { Olmo2Config } from "./olmo2_config.ts";
 import type { ResidualManifest } from "./residuals.ts";
 import type { SaeMetadata } from "./sae_config.ts";
@@ -29,6 +30,7 @@ export interface ModelToFit {
 
 /**
  * Checks that an SAE reads the residual stream of a model.
+ * Quantization is no reason against it: an SAE serves the model as it is stored and as it is rounded.
  * @param options.anyModel Whether the model may be another one of the same sizes, such as a tuned copy.
  * @returns The SAE's hook point, which the model has.
  * @throws {TypeError} If their d_model differ.
@@ -61,8 +63,8 @@ export function checkSaeFits(
     );
   }
   if (
-    modelFingerprint !== undefined && modelFingerprint !== model.fingerprint &&
-    !options.anyModel
+    modelFingerprint !== undefined && !options.anyModel &&
+    checkpointFingerprint(modelFingerprint) !== model.fingerprint
   ) {
     throw new RangeError(
       `${what}: expected the weights of ${
@@ -82,7 +84,8 @@ export interface ResidualsToFit {
 }
 
 /**
- * Checks that an SAE reads vectors like those of a residual folder.
+ * Checks that an SAE reads vectors like those of a residual folder; those of a quantized model are not like those of the
+ * checkpoint.
  * @param options.anyModel Whether they may be of another model of the same sizes.
  * @throws {TypeError} If their d_model differ.
  * @throws {RangeError} If they are of another hook point or other weights.

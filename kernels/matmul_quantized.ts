@@ -1,6 +1,6 @@
 /**
- * Products by quantized weights, layout `mk,nk`: B is q8 or q4, A f32. Whole blocks of 32 along k are loaded at once; rows with a short last
- * block go element by element, through the bodies of the other types.
+ * Products by quantized weights, layout `mk,nk`: B is q8 or q4, A f32. Whole blocks of 32 along k are loaded at once; rows
+ * with a short last block go element by element, through the bodies of the other types.
  * @module
  */
 import { BLOCK, isQuantized, type QuantizedDtype } from "../gpu/mod.ts";

@@ -7,7 +7,13 @@ import type { ModelFolder } from "../core/model_folder.ts";
 import { Olmo2 } from "../core/olmo2.ts";
 import type { Olmo2Config } from "../core/olmo2_config.ts";
 import { Rng } from "../core/rng.ts";
-import type { Gpu } from "../gpu/mod.ts";
+import { weightDtype } from "../core/olmo2_weights.ts";
+import {
+  bytesPerRow,
+  type Dtype,
+  type Gpu,
+  type QuantizedDtype,
+} from "../gpu/mod.ts";
 import { type Ceilings, measureCeilings, READ_SIZE } from "./bench_ceilings.ts";
 import { benchBlock, benchDecode, benchPrefill } from "./bench_model.ts";
 import {
@@ -17,12 +23,7 @@ import {
   PRODUCTS,
   weightShapes,
 } from "./bench_products.ts";
-import {
-  checkFits,
-  OLMO2_1B,
-  OLMO2_7B,
-  randomCheckpoint,
-} from "./bench_random.ts";
+import { checkFits, OLMO2_7B, randomCheckpoint } from "./bench_random.ts";
 import { modelBytes } from "./memory.ts";
 import { reportOf, textOf } from "./bench_report.ts";
 import { benchSteering, type SteeringCost } from "./bench_steering.ts";
@@ -31,11 +32,13 @@ import { benchTraining } from "./bench_training.ts";
 import {
   GPU_FLAGS,
   MODEL_FLAG,
+  QUANTIZE_FLAG,
   runTask,
   SEED_FLAG,
   type TaskContext,
 } from "./cli.ts";
 import { MEMORY_FLAG, memoryBudget } from "./memory_budget.ts";
+import { OLMO2_SIZES } from "./olmo2_sizes.ts";
 import { openModelForIds } from "./steering.ts";
 
 /** What `--size` takes. */
@@ -49,6 +52,13 @@ interface Run {
   readonly context: TaskContext;
   /** Bytes that may be taken; undefined where nobody knows. */
   readonly budget: number | undefined;
+  /** How models are rounded as they are loaded. */
+  readonly quantize: QuantizedDtype | undefined;
+}
+
+/** Bytes of a weight, its share of a scale included. */
+function bytesOfWeight(dtype: Dtype): number {
+  return bytesPerRow(dtype, [1, 4096]) / 4096;
 }
 
 /** Sizes of a model for `--tiny`. */
@@ -67,22 +77,26 @@ const WORK_BYTES = 5e8;
 
 /** A model of random weights, after a look at the memory. */
 async function randomModel(
-  { gpu, context, budget, isTiny }: Run,
+  { gpu, context, budget, isTiny, quantize }: Run,
   what: string,
   config: Olmo2Config,
 ): Promise<Olmo2> {
   const checkpoint = randomCheckpoint(config);
-  const weights = modelBytes({ config, checkpoint });
+  const weights = modelBytes({
+    config,
+    checkpoint,
+    ...(quantize && { quantize }),
+  });
   const bytes = weights + (isTiny ? 0 : WORK_BYTES);
   checkFits(what, bytes, budget);
   context.plan([{ what, bytes }]);
   context.signal.throwIfAborted();
-  return await Olmo2.load(gpu, checkpoint, config);
+  return await Olmo2.load(gpu, checkpoint, config, { quantize });
 }
 
 /** The model of the folder: prompts, replies, and what else is small. */
 async function benchEmbedded(
-  { gpu, rng, isTiny, context }: Run,
+  { gpu, rng, isTiny, context, quantize }: Run,
   folder: Pick<ModelFolder, "checkpoint" | "config" | "name">,
 ): Promise<Rate[]> {
   const { checkpoint, config } = folder;
@@ -96,12 +110,12 @@ async function benchEmbedded(
       : PRODUCTS,
   );
   context.signal.throwIfAborted();
-  using model = await Olmo2.load(gpu, checkpoint, config);
-  const { dtype } = checkpoint.info("model.layers.0.mlp.up_proj.weight");
+  using model = await Olmo2.load(gpu, checkpoint, config, { quantize });
+  const weights = checkpoint.info("model.layers.0.mlp.up_proj.weight");
   const measured = {
     section: `model, ${folder.name}`,
     model,
-    weightBytes: dtype === "F32" ? 4 : 2,
+    weightBytes: bytesOfWeight(weightDtype(weights, quantize)),
     rng,
   };
   const length = Math.min(512, config.context_length);
@@ -122,15 +136,19 @@ async function benchEmbedded(
 
 /** OLMo-2 1B: products of decoding, prompts, replies. */
 async function bench1B(run: Run): Promise<Rate[]> {
-  const { gpu, rng, isTiny, context } = run;
-  const config = isTiny ? { ...OLMO2_1B, ...TINY, n_layers: 2 } : OLMO2_1B;
+  const { gpu, rng, isTiny, context, quantize = "bf16" } = run;
+  const config = isTiny
+    ? { ...OLMO2_SIZES["1B"], ...TINY, n_layers: 2 }
+    : OLMO2_SIZES["1B"];
   using model = await randomModel(run, "OLMo-2 1B, random", config);
   const products = await benchDecodeProducts(
     gpu,
     "1B, products of decoding",
     weightShapes(config),
+    quantize,
   );
-  const measured = { section: "1B, random", model, weightBytes: 2, rng };
+  const weightBytes = bytesOfWeight(quantize);
+  const measured = { section: "1B, random", model, weightBytes, rng };
   const isSlow = gpu.isSoftware;
   const nPrompt = isTiny ? 8 : isSlow ? 128 : 2048;
   const prefill = await benchPrefill(measured, [[nPrompt]]);
@@ -145,7 +163,7 @@ async function bench1B(run: Run): Promise<Rate[]> {
 
 /** One block and the head of OLMo-2 7B, and products of its sizes. */
 async function bench7B(run: Run): Promise<Rate[]> {
-  const { gpu, rng, isTiny } = run;
+  const { gpu, rng, isTiny, quantize = "bf16" } = run;
   const sizes = isTiny ? { ...OLMO2_7B, ...TINY } : OLMO2_7B;
   const config = { ...sizes, n_layers: 1 };
   const shapes = weightShapes(config);
@@ -154,11 +172,13 @@ async function bench7B(run: Run): Promise<Rate[]> {
     gpu,
     "7B, products of decoding",
     shapes,
+    quantize,
   );
   const large = isTiny
     ? []
     : await benchProducts(gpu, "7B, other products", LARGE_PRODUCTS);
-  const measured = { section: "7B, one block", model, weightBytes: 2, rng };
+  const weightBytes = bytesOfWeight(quantize);
+  const measured = { section: "7B, one block", model, weightBytes, rng };
   return [
     ...products,
     ...large,
@@ -174,7 +194,7 @@ async function benchSteered(run: Run): Promise<SteeringCost> {
   return await benchSteering({
     section: "steering",
     model,
-    weightBytes: 2,
+    weightBytes: bytesOfWeight(run.quantize ?? "bf16"),
     rng: run.rng,
   });
 }
@@ -197,6 +217,7 @@ if (import.meta.main) {
       },
       json: { default: false, help: "print JSON" },
       ...MODEL_FLAG,
+      ...QUANTIZE_FLAG,
       ...MEMORY_FLAG,
       ...SEED_FLAG,
       ...GPU_FLAGS,
@@ -204,7 +225,7 @@ if (import.meta.main) {
   }, async (config, context) => {
     const isWanted = (size: typeof SIZES[number]): boolean =>
       config.size === size || config.size === "all";
-    const folder = await openModelForIds(config.model);
+    const folder = await openModelForIds({ model: config.model });
     const gpu = await context.openGpu(config.gpu);
     const { gpu: card, host, isShared } = memoryBudget(gpu, config.memory);
     const run: Run = {
@@ -213,6 +234,7 @@ if (import.meta.main) {
       isTiny: config.tiny,
       context,
       budget: isShared ? host : card,
+      quantize: config.quantize === "none" ? undefined : config.quantize,
     };
     context.note("ceilings of this adapter");
     const ceilings: Ceilings = await measureCeilings(

@@ -84,11 +84,12 @@ export async function benchDecodeProducts(
   gpu: Gpu,
   section: string,
   shapes: readonly WeightShape[],
+  bType: Dtype = "bf16",
 ): Promise<Rate[]> {
   const rates: Rate[] = [];
   for (const [N, K] of shapes) {
     using owned = new DisposableStack();
-    const B = owned.use(gpu.tensor("W", "bf16", [N, K]));
+    const B = owned.use(gpu.tensor("W", bType, [N, K]));
     fillRandom(B);
     const calls = DECODED_ROWS.map((M) => {
       const A = owned.use(gpu.tensor("x", "f32", [M, K]));
@@ -103,7 +104,7 @@ export async function benchDecodeProducts(
       const ms = times[i]!;
       rates.push({
         section,
-        what: `W[${N}, ${K}], bf16, x[${M}, ${K}]`,
+        what: `W[${N}, ${K}], ${bType}, x[${M}, ${K}]`,
         ms,
         rate: 1000 * M / ms,
         unit: "rows/s",

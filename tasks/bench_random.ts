@@ -3,42 +3,15 @@
  * @module
  */
 import type { Olmo2Config } from "../core/olmo2_config.ts";
-import { layerShapes } from "../core/olmo2_weights.ts";
+import { modelShapes } from "../core/olmo2_weights.ts";
 import type { Checkpoint, TensorInfo } from "../core/safetensors.ts";
 import { bf16ToF32 } from "../core/dtype.ts";
 import { formatBytes } from "./format.ts";
-
-const COMMON = {
-  vocab_size: 100_352,
-  context_length: 4096,
-  rms_norm_eps: 1e-6,
-  rope_theta: 500_000,
-  bos_token_id: null,
-  eos_token_ids: [],
-  pad_token_id: null,
-} as const;
-
-/** Sizes of OLMo-2 1B. */
-export const OLMO2_1B: Olmo2Config = {
-  ...COMMON,
-  d_model: 2048,
-  n_layers: 16,
-  n_heads: 16,
-  n_kv_heads: 16,
-  d_head: 128,
-  d_ffn: 8192,
-  tied_embeddings: false,
-};
+import { OLMO2_SIZES } from "./olmo2_sizes.ts";
 
 /** Sizes of OLMo-2 7B, with the embedding for its head so that one of them takes memory. */
 export const OLMO2_7B: Olmo2Config = {
-  ...COMMON,
-  d_model: 4096,
-  n_layers: 32,
-  n_heads: 32,
-  n_kv_heads: 32,
-  d_head: 128,
-  d_ffn: 11_008,
+  ...OLMO2_SIZES["7B"],
   tied_embeddings: true,
 };
 
@@ -94,20 +67,9 @@ export function randomBytes(
 
 /** A checkpoint in bf16 with the tensors of a model, which lie nowhere. */
 export function randomCheckpoint(config: Olmo2Config): Checkpoint {
-  const { vocab_size, d_model, n_layers, tied_embeddings } = config;
-  const table = [vocab_size, d_model];
-  const shapes: [string, number[]][] = [
-    ["model.embed_tokens.weight", table],
-    ["model.norm.weight", [d_model]],
-    ...(tied_embeddings
-      ? []
-      : [["lm_head.weight", table] satisfies [string, number[]]]),
-    ...Array.from({ length: n_layers }, (_, l) => layerShapes(config, l))
-      .flat(),
-  ];
   const infos = new Map<string, TensorInfo>();
   let start = 0;
-  for (const [name, shape] of shapes) {
+  for (const [name, shape] of modelShapes(config)) {
     const end = start + 2 * shape.reduce((product, size) => product * size, 1);
     infos.set(name, { name, dtype: "BF16", shape, start, end });
     start = end;

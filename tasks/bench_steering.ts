@@ -82,7 +82,9 @@ async function shareOfKernel(
     gpu.record("steered step", record);
     const kernels = await profile.stop();
     const all = kernels.reduce((sum, { ms }) => sum + ms, 0);
-    const own = kernels.find(({ kernel }) => kernel === steerKernel(1).name)?.ms ?? NaN;
+    const own = kernels.find(({ kernel }) =>
+      kernel === steerKernel(1).name
+    )?.ms ?? NaN;
     shares.push(100 * own / (all - own));
   }
   await gpu.settled();

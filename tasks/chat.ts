@@ -6,7 +6,7 @@
 import { ChatSession } from "./chat_session.ts";
 import { openModel, runTask } from "./cli.ts";
 import { Interrupts } from "./interrupts.ts";
-import { STEERING_FLAGS, write } from "./steering.ts";
+import { shortened, STEERING_FLAGS, write } from "./steering.ts";
 
 if (import.meta.main) {
   await runTask({
@@ -16,7 +16,8 @@ if (import.meta.main) {
     flags: STEERING_FLAGS,
     ownsInterrupt: true,
   }, async (flags, context) => {
-    const folder = await openModel(flags.model);
+    const model = await openModel(flags.model, flags.quantize);
+    const folder = { ...model, config: shortened(model, flags.context) };
     const output = { write, note: (text: string) => console.error(text) };
     using session = await ChatSession.open(flags, folder, output, context);
     context.note("say something; /help lists the commands");

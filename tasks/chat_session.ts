@@ -93,7 +93,12 @@ export class ChatSession implements Disposable {
     const steering = isSteered ? await Steering.open(flags, folder) : undefined;
     const interventions = flags.steer.map((text) => steering!.parse(text));
     await steering?.check(interventions);
-    const model = await loadModel(flags, folder, context_length, context);
+    const model = await loadModel(
+      flags,
+      folder,
+      { tokens: context_length },
+      context,
+    );
     const session = new ChatSession(flags, folder, model, output);
     session.#steering = steering;
     session.#interventions = interventions;

@@ -39,6 +39,19 @@ export const MODEL_FLAG = {
   },
 } as const satisfies FlagTable;
 
+/** `--quantize`; give its value to {@link openModel}. */
+export const QUANTIZE_FLAG = {
+  quantize: {
+    default: "none",
+    choices: ["none", "q8", "q4"],
+    help:
+      "round the model's matrices as they are loaded: q8 to 8 bits, q4 to 4 but for embedding and head",
+  },
+} as const satisfies FlagTable;
+
+/** Values of {@link QUANTIZE_FLAG}. */
+export type QuantizeFlag = ConfigOf<typeof QUANTIZE_FLAG>["quantize"];
+
 /** `--sae`, and what it takes to read one; give the value to {@link openSae}. */
 export const SAE_FLAG = {
   sae: {
@@ -317,8 +330,13 @@ export async function modelDirectory(
  */
 export async function openModel(
   typed: string | undefined,
+  quantize: QuantizeFlag = "none",
 ): Promise<ModelFolder> {
-  return await openModelFolder(await modelDirectory(typed));
+  const folder = await modelDirectory(typed);
+  return await openModelFolder(
+    folder,
+    quantize === "none" ? undefined : quantize,
+  );
 }
 
 /**

@@ -13,7 +13,7 @@ import {
   parseHookPoint,
 } from "../core/hook_point.ts";
 import { nameOfFolder } from "../core/hub_cache.ts";
-import type { ModelFolder } from "../core/model_folder.ts";
+import { dataFingerprint, type ModelFolder } from "../core/model_folder.ts";
 import {
   parseResidualManifest,
   type ResidualManifest,
@@ -32,6 +32,7 @@ import {
   openModel,
   openPath,
   type PlanRow,
+  QUANTIZE_FLAG,
   runTask,
   type TaskContext,
   type TaskSpec,
@@ -43,6 +44,7 @@ import { checkText, fileSizes, type TextUse } from "./text_check.ts";
 
 const FLAGS = {
   ...MODEL_FLAG,
+  ...QUANTIZE_FLAG,
   text: {
     default: "storybook:101:3000",
     help:
@@ -109,7 +111,7 @@ export async function collectTask(
   flags: ConfigOf<typeof FLAGS>,
   context: TaskContext,
 ): Promise<void> {
-  const model = await openModel(flags.model);
+  const model = await openModel(flags.model, flags.quantize);
   const plan = planOf(flags, model);
   const documents = () =>
     readDocuments(plan.config.text, openPath, {
@@ -129,7 +131,7 @@ export async function collectTask(
   const id = await fingerprint({
     ...config,
     hookPoint,
-    model: model.fingerprint,
+    model: dataFingerprint(model),
     files: await fileSizes(config.text),
     textColumn: flags.text_column,
   });

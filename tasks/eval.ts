@@ -29,6 +29,7 @@ import {
   openModel,
   openPath,
   openSae,
+  QUANTIZE_FLAG,
   runTask,
   SAE_FLAG,
   type TaskContext,
@@ -88,6 +89,7 @@ const FLAGS = {
   json: { default: false, help: "print JSON" },
   ...ANY_MODEL_FLAG,
   ...MODEL_FLAG,
+  ...QUANTIZE_FLAG,
   ...GPU_FLAGS,
 } as const satisfies FlagTable;
 
@@ -99,7 +101,7 @@ async function evaluate(
 ): Promise<EvalReport> {
   const { signal, note } = context;
   const file = await openSae(flags.sae, flags.layer);
-  const model = await openModel(flags.model);
+  const model = await openModel(flags.model, flags.quantize);
   const anyModel = { anyModel: flags.any_model };
   const hookPoint = checkSaeFits(file, model, anyModel);
   const folder = flags.residuals === undefined
@@ -244,7 +246,9 @@ async function measureLoss(
   flags: Flags,
   { progress, signal }: TaskContext,
 ): Promise<LossRecovered> {
-  using olmo2 = await Olmo2.load(gpu, model.checkpoint, model.config);
+  using olmo2 = await Olmo2.load(gpu, model.checkpoint, model.config, {
+    quantize: model.quantize,
+  });
   const nTokens = 4 * sequences.reduce((n, { length }) => n + length, 0);
   using bar = progress({
     label: "cross-entropy",
@@ -276,6 +280,7 @@ async function measureConcepts(
 ): Promise<ConceptScore[]> {
   const nLayers = hookPlace(hookPoint).layer + 1;
   using olmo2 = await Olmo2.load(gpu, model.checkpoint, model.config, {
+    quantize: model.quantize,
     nLayers,
     withHead: false,
   });

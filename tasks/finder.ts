@@ -40,6 +40,7 @@ import {
   openModel,
   openPath,
   openSae,
+  QUANTIZE_FLAG,
   SAE_FLAG,
   type TaskContext,
   userPath,
@@ -82,6 +83,7 @@ export const FINDER_FLAGS = {
   },
   ...SAE_FLAG,
   ...MODEL_FLAG,
+  ...QUANTIZE_FLAG,
   ...ANY_MODEL_FLAG,
   ...GPU_FLAGS,
 } as const satisfies FlagTable;
@@ -140,7 +142,7 @@ export class Finder {
     context: TaskContext,
   ): Promise<Finder> {
     const sae = await openSae(flags.sae, flags.layer);
-    const model = await openModel(flags.model);
+    const model = await openModel(flags.model, flags.quantize);
     const hookPoint = checkSaeFits(sae, model, { anyModel: flags.any_model });
     const { context_length } = model.config;
     if (flags.context !== undefined && flags.context > context_length) {
@@ -275,7 +277,10 @@ export class Finder {
       },
     ]);
     // They live as long as the GPU, which frees them.
-    const model = await Olmo2.load(gpu, checkpoint, config, part);
+    const model = await Olmo2.load(gpu, checkpoint, config, {
+      ...part,
+      quantize: this.model.quantize,
+    });
     return {
       model,
       tokenizer,

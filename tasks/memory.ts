@@ -4,6 +4,9 @@
  */
 import type { ModelFolder } from "../core/model_folder.ts";
 import type { Olmo2Config } from "../core/olmo2_config.ts";
+import { modelShapes, weightDtype } from "../core/olmo2_weights.ts";
+import type { Checkpoint } from "../core/safetensors.ts";
+import { bytesOf, type QuantizedDtype } from "../gpu/mod.ts";
 
 /** What of a model is loaded. */
 export interface ModelPart {
@@ -13,22 +16,51 @@ export interface ModelPart {
   readonly withHead?: boolean;
 }
 
-/** Bytes of a model's weights as they are stored. */
-export function modelBytes(
-  { config, checkpoint }: Pick<ModelFolder, "config" | "checkpoint">,
-  { nLayers = config.n_layers, withHead = true }: ModelPart = {},
-): number {
-  let bytes = 0;
-  for (const name of checkpoint.names()) {
-    const layer = /^model\.layers\.(\d+)\./.exec(name)?.[1];
-    if (layer !== undefined && Number(layer) >= nLayers) continue;
-    if (name === "lm_head.weight" && (!withHead || config.tied_embeddings)) {
-      continue;
-    }
-    const { start, end } = checkpoint.info(name);
-    bytes += end - start;
+/** Sizes of a model, and how its files store it; a `ModelFolder` is one. */
+export interface StoredModel {
+  readonly config: Olmo2Config;
+  /** The tensors of the files. */
+  readonly checkpoint: Pick<Checkpoint, "info">;
+}
+
+/** Bytes of weights on the GPU, by what they are of. */
+export interface WeightBytes {
+  readonly embedding: number;
+  /** With the norms, and the table of rotary angles. */
+  readonly blocks: number;
+  /** 0 where the embedding serves for it, or it is not loaded. */
+  readonly head: number;
+}
+
+/** Bytes of a model's weights on the GPU. */
+export function weightBytes(
+  { config, checkpoint }: StoredModel,
+  quantize: QuantizedDtype | undefined,
+  part: ModelPart = {},
+): WeightBytes {
+  const bytes = { embedding: 0, blocks: 0, head: 0 };
+  for (const [name, shape] of modelShapes(config, part)) {
+    const dtype = shape.length === 1
+      ? "f32" // norms
+      : weightDtype(checkpoint.info(name), quantize);
+    const of = name === "model.embed_tokens.weight"
+      ? "embedding"
+      : name === "lm_head.weight"
+      ? "head"
+      : "blocks";
+    bytes[of] += bytesOf(dtype, shape);
   }
+  bytes.blocks += 4 * config.context_length * config.d_head;
   return bytes;
+}
+
+/** Bytes of a model's weights on the GPU, all together. */
+export function modelBytes(
+  model: StoredModel & Pick<ModelFolder, "quantize">,
+  part: ModelPart = {},
+): number {
+  const { embedding, blocks, head } = weightBytes(model, model.quantize, part);
+  return embedding + blocks + head;
 }
 
 /**

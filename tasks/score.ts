@@ -89,7 +89,10 @@ if (import.meta.main) {
     flags: FLAGS,
     positionals: ["sentence"],
   }, async (flags, context) => {
-    const texts = await readTexts(flags, await openModel(flags.model));
+    const texts = await readTexts(
+      flags,
+      await openModel(flags.model, flags.quantize),
+    );
     const scores = await scoreTexts(flags, texts, context);
     print(flags, texts, scores);
   });
@@ -138,7 +141,9 @@ async function scoreTexts(
   const interventions = flags.steer.map((text) => steering!.parse(text));
   await steering?.check(interventions);
   const places = windowOf(flags, model, await context.openGpu(flags.gpu));
-  using loaded = await loadModel(flags, model, places.window, context);
+  // Blocks are done with their keys and values once a pass is.
+  const use = { tokens: places.window, nCaches: 1, contextFlag: "--window" };
+  using loaded = await loadModel(flags, model, use, context);
   const documents = texts.map(({ ids }) => ids);
   const nTokens = documents.reduce((n, { length }) => n + length - 1, 0);
   using owned = new DisposableStack();

@@ -78,7 +78,7 @@ interface Plan {
 }
 
 async function makePlan(flags: Flags): Promise<Plan> {
-  const model = await openModelForIds(flags.model);
+  const model = await openModelForIds(flags);
   const wantsSae = flags.steer.length + flags.sae.length + flags.watch.length;
   const steering = wantsSae > 0 ? await Steering.open(flags, model) : undefined;
   const interventions = flags.steer.map((text) => steering!.parse(text));
@@ -185,8 +185,12 @@ async function reply(
 ): Promise<SaidReply[]> {
   const { model, steering, interventions, watched } = plan;
   const { prompt, sampling, maxNewTokens } = plan;
-  const nTokens = plan.isSteered.length * (prompt.length + maxNewTokens);
-  using loaded = await loadModel(flags, model, nTokens, context);
+  const use = {
+    tokens: prompt.length + maxNewTokens,
+    rows: plan.isSteered.length,
+    leastTokens: prompt.length + 1,
+  };
+  using loaded = await loadModel(flags, model, use, context);
   using bank = await steering?.load(loaded.gpu, interventions, watched);
   if (steering && interventions.length > 0) {
     context.note(

@@ -12,7 +12,7 @@ import {
   openModelFolder,
 } from "../core/model_folder.ts";
 import { Olmo2 } from "../core/olmo2.ts";
-import { readModelConfig } from "../core/olmo2_config.ts";
+import { type Olmo2Config, readModelConfig } from "../core/olmo2_config.ts";
 import { checkSaeFits } from "../core/sae_fit.ts";
 import { openCheckpoint } from "../core/safetensors.ts";
 import { missingFile } from "../core/source.ts";
@@ -41,10 +41,13 @@ import {
   MODEL_FLAG,
   modelDirectory,
   openSae,
+  QUANTIZE_FLAG,
+  type QuantizeFlag,
   SAE_FLAG,
   type TaskContext,
 } from "./cli.ts";
-import { modelBytes, passBytes } from "./memory.ts";
+import { MEMORY_FLAG, memoryBudget } from "./memory_budget.ts";
+import { checkModelPlan, type ModelUse, planModel } from "./model_plan.ts";
 import { SAMPLING_FLAGS } from "./sampling_flags.ts";
 
 /** Flags that say how a model is steered, and which. */
@@ -76,6 +79,8 @@ export const STEER_FLAGS = {
     help: "block that the SAE was trained behind, for files that do not tell",
   },
   ...MODEL_FLAG,
+  ...QUANTIZE_FLAG,
+  ...MEMORY_FLAG,
   sae: { type: "strings", help: SAE_FLAG.sae.help },
   ...ANY_MODEL_FLAG,
   ...GPU_FLAGS,
@@ -94,6 +99,13 @@ export const STEERING_FLAGS = {
     min: 1,
     unit: "tokens",
     help: "longest reply",
+  },
+  context: {
+    type: "number",
+    integer: true,
+    min: 2,
+    unit: "tokens",
+    help: "prompt and reply at most; the model's context without it",
   },
   stop: {
     type: "strings",
@@ -116,30 +128,58 @@ export interface ModelForIds extends ModelFolder {
   readonly hasTokenizer: boolean;
 }
 
+/** Flags that say which model is opened, and how. */
+export interface OpenedModel {
+  readonly model?: string | undefined;
+  readonly quantize?: QuantizeFlag;
+  readonly context?: number | undefined;
+}
+
 /**
- * Opens the model that `--model` names, or the embedded one. A folder without a tokenizer
- * will do where only token ids are asked for.
+ * Opens the model that `--model` names, or the embedded one, with the context that `--context` leaves it. A folder without
+ * a tokenizer will do where only token ids are asked for.
  * @throws {Error} As `openModelFolder`.
+ * @throws {RangeError} If the model has no context so long.
  */
 export async function openModelForIds(
-  typed: string | undefined,
+  { model: typed, quantize: flag = "none", context }: OpenedModel,
 ): Promise<ModelForIds> {
   const folder = await modelDirectory(typed);
+  const quantize = flag === "none" ? undefined : flag;
   if (await folder.has("tokenizer.json")) {
-    return { ...await openModelFolder(folder), hasTokenizer: true };
+    const model = await openModelFolder(folder, quantize);
+    const config = shortened(model, context);
+    return { ...model, config, hasTokenizer: true };
   }
   const config = await readModelConfig(folder);
   const checkpoint = await openCheckpoint(folder);
   return {
     name: folder.name,
-    config,
+    config: shortened({ name: folder.name, config }, context),
     checkpoint,
     fingerprint: await modelFingerprint(config, checkpoint),
+    ...(quantize && { quantize }),
     hasTokenizer: false,
     get tokenizer(): Tokenizer {
       throw missingFile(folder.name, "tokenizer.json");
     },
   };
+}
+
+/**
+ * Sizes with the context that `--context` leaves of the model's own.
+ * @throws {RangeError} If it has none so long.
+ */
+export function shortened(
+  { name, config }: Pick<ModelFolder, "name" | "config">,
+  context: number = config.context_length,
+): Olmo2Config {
+  if (context <= config.context_length) {
+    return { ...config, context_length: context };
+  }
+  throw new RangeError(
+    `Cannot take --context ${context}: the context of model "${name}" is ${config.context_length} tokens: shorten it`,
+  );
 }
 
 /**
@@ -318,25 +358,27 @@ export class Steering {
 
 /**
  * Says what memory will be held, and puts a model on a GPU.
- * @param nTokens Tokens of all replies and their prompts at once.
+ * @param use Tokens of replies and their prompts, at once.
+ * @throws {RangeError} If it does not fit into what `--memory` says, or the memory that a software driver shares: says
+ * with which flags it does.
  */
 export async function loadModel(
   flags: SteerFlags,
   folder: ModelFolder,
-  nTokens: number,
+  use: Omit<ModelUse, "model" | "quantize">,
   context: TaskContext,
 ): Promise<Olmo2> {
-  const { config, checkpoint } = folder;
+  const { config, checkpoint, quantize } = folder;
   const gpu = await context.openGpu(flags.gpu);
-  context.plan([
-    { what: "model", bytes: modelBytes(folder) },
-    {
-      what: `${nTokens} tokens`,
-      bytes: passBytes(config, nTokens, config.n_layers),
-    },
-  ]);
+  const plan = planModel(
+    { ...use, model: folder, quantize },
+    memoryBudget(gpu, flags.memory),
+  );
+  context.plan(plan.rows);
+  checkModelPlan(plan);
   using progress = context.progress({ label: "load", unit: "MB" });
   return await Olmo2.load(gpu, checkpoint, config, {
+    quantize,
     onProgress: (bytes) => progress.update(bytes / 1e6),
   });
 }

@@ -10,7 +10,7 @@ import {
   parseHookPoint,
 } from "../core/hook_point.ts";
 import { nameOfFolder } from "../core/hub_cache.ts";
-import type { ModelFolder } from "../core/model_folder.ts";
+import { dataFingerprint, type ModelFolder } from "../core/model_folder.ts";
 import { ResidualFolder } from "../core/residuals.ts";
 import { readDocuments } from "../core/text.ts";
 import type { Gpu } from "../gpu/mod.ts";
@@ -23,7 +23,13 @@ import { ResidualReader } from "../train/residual_reader.ts";
 import { RowFilter } from "../train/row_filter.ts";
 import { rowGroupsOf } from "../train/row_groups.ts";
 import type { TrainOptions } from "../train/train.ts";
-import { openModel, openPath, type TaskContext, userPath } from "./cli.ts";
+import {
+  openModel,
+  openPath,
+  QUANTIZE_FLAG,
+  type TaskContext,
+  userPath,
+} from "./cli.ts";
 import { formatCount } from "./format.ts";
 import { modelBytes, passBytes } from "./memory.ts";
 import type { MemoryRow } from "./memory_plan.ts";
@@ -43,6 +49,7 @@ export const DATA_FLAGS = {
     help:
       "folder of the model that reads --text; models/tiny-olmo2 of this repo without it",
   },
+  ...QUANTIZE_FLAG,
   hook: {
     type: "string",
     help:
@@ -192,7 +199,7 @@ async function findText(
   text: string,
   context: TaskContext,
 ): Promise<TrainingInput> {
-  const model = await openModel(flags.model);
+  const model = await openModel(flags.model, flags.quantize);
   const { context_length, n_layers, d_model } = model.config;
   const hookPoint = flags.hook === undefined
     ? defaultHookPoint(n_layers)
@@ -220,7 +227,7 @@ async function findText(
     d_model,
     nOnHost: 0,
     id: {
-      model: model.fingerprint,
+      model: dataFingerprint(model),
       text: source,
       textColumn: flags.text_column,
       files: await fileSizes(source),
@@ -230,7 +237,7 @@ async function findText(
     metadata: {
       hookPoint,
       modelName: nameOfFolder(model.name),
-      modelFingerprint: model.fingerprint,
+      modelFingerprint: dataFingerprint(model),
       contextLength,
       text: source,
     },

@@ -11,6 +11,7 @@ import {
   ResidualShardWriter,
   type ShardEntry,
 } from "../core/residuals.ts";
+import { dataFingerprint } from "../core/model_folder.ts";
 import type { WriteFile } from "../core/sae_file.ts";
 import type { CorpusDocument } from "../core/text.ts";
 import type { TokenizedDocument } from "../core/tokenized_text.ts";
@@ -132,7 +133,7 @@ class ShardOutput {
     this.#write = write;
     this.#header = {
       modelName,
-      modelFingerprint: model.fingerprint,
+      modelFingerprint: dataFingerprint(model),
       hookPoint,
       dtype: "bf16",
       d_model,
@@ -143,7 +144,7 @@ class ShardOutput {
       formatVersion: 1,
       model: {
         name: modelName,
-        fingerprint: model.fingerprint,
+        fingerprint: dataFingerprint(model),
         d_model,
         n_layers,
       },

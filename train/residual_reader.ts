@@ -78,6 +78,7 @@ export class ResidualReader implements Disposable {
     const olmo2 = await Olmo2.load(gpu, model.checkpoint, model.config, {
       nLayers: hookPlace(options.hookPoint).layer + 1,
       withHead: false,
+      quantize: model.quantize,
     });
     return new ResidualReader(gpu, model, olmo2, options);
   }

@@ -1,6 +1,8 @@
 /** Products by quantized weights, against float64 on what the weights mean. */
 import assert from "node:assert/strict";
 import { isUsable, matmul, type VariantShape } from "../../kernels/matmul.ts";
+import { bytesPerRow } from "../../gpu/mod.ts";
+import { quantize } from "../../kernels/quantize.ts";
 import { testGpu } from "../gpu_for_tests.ts";
 import { checkAll, drawCase, type Size } from "./matmul_cases.ts";
 import { seededTest } from "./run_kernel.ts";
@@ -87,5 +89,69 @@ for (const bType of ["q8", "q4"] as const) {
       },
     );
   }
+
+  seededTest(
+    `matmul() takes a ${bType} B that spans buffers window by window`,
+    async (draw) => {
+      const [M, N, K] = [3, 277, 64];
+      const rowBytes = bytesPerRow(bType, [N, K]);
+      // A and C must fit too.
+      const maxBindingBytes = 64 * Math.max(rowBytes, 4 * M * N / 64);
+      using gpu = await testGpu({ maxBindingBytes });
+      using owned = new DisposableStack();
+      const cases = VARIANTS.map((variant) =>
+        drawCase(draw, gpu, owned, "mk,nk", bType, [M, N, K], variant)
+      );
+      for (const { call } of cases) assert.equal(call.B.isBindable, false);
+      await checkAll(gpu, cases);
+    },
+  );
+
+  seededTest(
+    `matmul() by ${bType} makes NaN of a block that is NaN, and of nothing else`,
+    async (draw) => {
+      const gpu = await testGpu();
+      using owned = new DisposableStack();
+      const [M, N, K] = [3, 21, 96];
+      const B = draw(N * K);
+      B[5 * K + 70] = Infinity;
+      const source = owned.use(gpu.floats("source", [N, K], B));
+      for (const variant of VARIANTS) {
+        const { call } = drawCase(draw, gpu, owned, "mk,nk", bType, [M, N, K]);
+        const notFinite = owned.use(gpu.tensor("bad", "u32", [1]));
+        gpu.record("product", (rec) => {
+          quantize(rec, { source, target: call.B, notFinite });
+          matmul(rec, { ...call, variant });
+        });
+        const C = await gpu.read(call.C);
+        for (const [at, value] of C.entries()) {
+          assert.equal(
+            Number.isNaN(value),
+            at % N === 5,
+            `${variant.kind} ${at}`,
+          );
+        }
+      }
+    },
+  );
 }
-void matmul;
+
+Deno.test("matmul() refuses quantized weights in other layouts, and packed rows by them", async () => {
+  const gpu = await testGpu();
+  using A = gpu.tensor("A", "f32", [8, 32]);
+  using packed = gpu.tensor("A", "bf16", [8, 32]);
+  using B = gpu.tensor("B", "q4", [32, 32]);
+  using C = gpu.tensor("C", "f32", [8, 32]);
+  const run = (call: Parameters<typeof matmul>[1]) => () =>
+    gpu.record("product", (rec) => matmul(rec, call));
+  assert.throws(run({ layout: "mk,kn", A, B, C }), {
+    name: "TypeError",
+    message:
+      "Cannot multiply A: f32[8, 32] by B: q4[32, 32]: expected f32 by f32 or bf16 in layout mk,kn: got f32 by q4",
+  });
+  assert.throws(run({ layout: "mk,nk", A: packed, B, C }), {
+    name: "TypeError",
+    message:
+      "Cannot multiply A: bf16[8, 32] by B: q4[32, 32]: expected f32 by f32 or bf16 or f16 or q8 or q4 in layout mk,nk: got bf16 by q4",
+  });
+});

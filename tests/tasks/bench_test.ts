@@ -2,11 +2,8 @@ import { deepEqual, equal, match, ok, throws } from "node:assert/strict";
 import { join } from "node:path";
 import { reportOf, textOf } from "../../tasks/bench_report.ts";
 import { median, timeInTurns, timingOf } from "../../tasks/bench_timing.ts";
-import {
-  checkFits,
-  OLMO2_1B,
-  randomCheckpoint,
-} from "../../tasks/bench_random.ts";
+import { checkFits, randomCheckpoint } from "../../tasks/bench_random.ts";
+import { OLMO2_SIZES } from "../../tasks/olmo2_sizes.ts";
 import { testGpu } from "../gpu_for_tests.ts";
 import { runTask } from "./run_task.ts";
 
@@ -103,7 +100,7 @@ Deno.test("reportOf() sets rates beside the ceilings, and textOf() prints them",
 });
 
 Deno.test("randomCheckpoint() gives finite numbers that are the same each time, and as many as the config asks for", async () => {
-  const checkpoint = randomCheckpoint(OLMO2_1B);
+  const checkpoint = randomCheckpoint(OLMO2_SIZES["1B"]);
   const name = "model.layers.15.mlp.down_proj.weight";
   const { shape, start, end } = checkpoint.info(name);
   deepEqual(shape, [2048, 8192]);

@@ -4,23 +4,20 @@ import { KvCache } from "../../core/kv_cache.ts";
 import { openModelFolder } from "../../core/model_folder.ts";
 import { Olmo2, Workspace } from "../../core/olmo2.ts";
 import { modelBytes, passBytes } from "../../tasks/memory.ts";
-import { assertClose } from "../assert_close.ts";
 import { testGpu } from "../gpu_for_tests.ts";
 
 const MODEL = new URL("../../models/tiny-olmo2", import.meta.url).pathname;
 
-Deno.test("modelBytes() is what loading takes, but for norms in f32 and the rotary table", async () => {
-  const folder = await openModelFolder(directory(MODEL));
-  const { checkpoint, config } = folder;
-  const { context_length, d_head } = config;
-  for (const part of [{}, { nLayers: 3, withHead: false }]) {
-    using gpu = await testGpu({});
-    using _model = await Olmo2.load(gpu, checkpoint, config, part);
-    const rope = 4 * context_length * d_head;
-    assertClose([gpu.allocatedBytes - rope], [modelBytes(folder, part)], {
-      rtol: 0.005,
-      label: "bytes",
-    });
+Deno.test("modelBytes() is what loading takes, but for a word, quantized or not", async () => {
+  for (const quantize of [undefined, "q8", "q4"] as const) {
+    const folder = await openModelFolder(directory(MODEL), quantize);
+    const { checkpoint, config } = folder;
+    for (const part of [{}, { nLayers: 3, withHead: false }]) {
+      using gpu = await testGpu({});
+      const options = { ...part, quantize };
+      using _model = await Olmo2.load(gpu, checkpoint, config, options);
+      equal(gpu.allocatedBytes, modelBytes(folder, part) + 4);
+    }
   }
 });
 

@@ -23,7 +23,10 @@ Deno.test("steer prints Hugging Face's greedy reply when nothing is steered", as
     ["steer", user!, "--system", system!, "--greedy"],
   );
   assert.equal(run.stdout, `${greedy_text}\n`);
-  assert.match(run.stderr, /^GPU: .+\nmemory: .+ = model 10\.2 MB \+ /);
+  assert.match(
+    run.stderr,
+    /^GPU: .+\nmemory: .+ = embedding 1\.57 MB \+ 8 blocks 7\.17 MB \+ /,
+  );
   assert.equal(run.code, 0);
 });
 
