@@ -15,6 +15,7 @@ import {
   type QuantizedDtype,
 } from "../gpu/mod.ts";
 import { type Ceilings, measureCeilings, READ_SIZE } from "./bench_ceilings.ts";
+import { measureErrors, type QuantizationError } from "./bench_errors.ts";
 import { benchBlock, benchDecode, benchPrefill } from "./bench_model.ts";
 import {
   benchDecodeProducts,
@@ -199,6 +200,15 @@ async function benchSteered(run: Run): Promise<SteeringCost> {
   });
 }
 
+/** What quantization changes at the sizes of OLMo-2 7B. */
+async function benchErrors(
+  { gpu, rng, isTiny }: Run,
+): Promise<QuantizationError[]> {
+  const sizes = isTiny ? { ...OLMO2_7B, ...TINY } : OLMO2_7B;
+  const config = { ...sizes, n_layers: 1, vocab_size: 1024 };
+  return await measureErrors(gpu, config, rng);
+}
+
 if (import.meta.main) {
   await runTask({
     name: "bench",
@@ -249,12 +259,16 @@ if (import.meta.main) {
     if (isWanted("1B")) rates.push(...await bench1B(run));
     if (isWanted("7B-layer")) rates.push(...await bench7B(run));
     const steering = await benchSteered(run);
+    const errors = run.quantize !== undefined && isWanted("7B-layer")
+      ? await benchErrors(run)
+      : [];
     const report = reportOf({
       gpu: gpu.name,
       timing: timingOf(gpu),
       ceilings,
       rates,
       steering,
+      errors,
     });
     console.log(config.json ? JSON.stringify(report, null, 2) : textOf(report));
   });

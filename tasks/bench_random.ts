@@ -5,7 +5,8 @@
 import type { Olmo2Config } from "../core/olmo2_config.ts";
 import { modelShapes } from "../core/olmo2_weights.ts";
 import type { Checkpoint, TensorInfo } from "../core/safetensors.ts";
-import { bf16ToF32 } from "../core/dtype.ts";
+import { bf16ToF32, f32ToBf16 } from "../core/dtype.ts";
+import { Rng } from "../core/rng.ts";
 import { formatBytes } from "./format.ts";
 import { OLMO2_SIZES } from "./olmo2_sizes.ts";
 
@@ -35,18 +36,18 @@ export function checkFits(
 
 /** Random bytes that repeat: 16 MiB of them are drawn once. */
 const BLOCK_BYTES = 2 ** 24;
-/** `crypto` gives no more at once. */
-const MOST_DRAWN = 2 ** 16;
+/** Standard deviation of weights, as models are initialized. */
+const WEIGHT_SCALE = 0.02;
 let block: Uint8Array<ArrayBuffer> | undefined;
 
-/** Packed bf16 numbers of either sign, 2⁻⁷ to 2⁻⁵ in size. */
+/** Packed bf16 numbers from N(0, {@link WEIGHT_SCALE}), always the same. */
 function randomBlock(): Uint8Array<ArrayBuffer> {
-  const bits = new Uint16Array(BLOCK_BYTES / 2);
-  for (let i = 0; i < bits.length; i += MOST_DRAWN / 2) {
-    crypto.getRandomValues(bits.subarray(i, i + MOST_DRAWN / 2));
-  }
-  for (let i = 0; i < bits.length; i++) bits[i] = (bits[i]! & 0x80ff) | 0x3c00;
-  return new Uint8Array(bits.buffer);
+  const rng = new Rng(0);
+  const values = Float32Array.from(
+    { length: BLOCK_BYTES / 2 },
+    () => WEIGHT_SCALE * rng.normal(),
+  );
+  return new Uint8Array(f32ToBf16(values).buffer);
 }
 
 /** Bytes [start, end) of an endless run of packed bf16 numbers. */

@@ -3,6 +3,7 @@
  * @module
  */
 import type { Ceilings } from "./bench_ceilings.ts";
+import type { QuantizationError } from "./bench_errors.ts";
 import type { SteeringCost } from "./bench_steering.ts";
 import type { Rate } from "./bench_timing.ts";
 import { formatRate, formatTable } from "./format.ts";
@@ -16,6 +17,8 @@ export interface Measurements {
   readonly ceilings: Ceilings;
   readonly rates: readonly Rate[];
   readonly steering: SteeringCost;
+  /** What quantization changes; empty where it was not asked. */
+  readonly errors: readonly QuantizationError[];
 }
 
 /** A rate with its shares of the adapter's ceilings, in percent. */
@@ -55,7 +58,7 @@ Decoding is timed by the clock, from step to step; the rest as the first line sa
 
 /** A report for people. */
 export function textOf(report: Report): string {
-  const { gpu, timing, ceilings, rates, steering } = report;
+  const { gpu, timing, ceilings, rates, steering, errors } = report;
   const sections = [...new Set(rates.map(({ section }) => section))];
   return [
     `${gpu}, timed by ${timing}`,
@@ -83,9 +86,19 @@ export function textOf(report: Report): string {
           steering.kernelPercent.toFixed(2)
         } % of the others' time`
     }`,
+    ...errors.length === 0 ? [] : ["", errorTable(errors)],
     "",
     LEGEND,
   ].join("\n");
+}
+
+function errorTable(errors: readonly QuantizationError[]): string {
+  return formatTable(
+    ["7B, relative error against bf16", "", ""],
+    errors.map((
+      { what, type, relative },
+    ) => [what, type, `${(100 * relative).toFixed(2)} %`]),
+  );
 }
 
 function tableOf(section: string, rates: readonly ReportedRate[]): string {

@@ -5,7 +5,11 @@
 import { directory } from "../core/files.ts";
 import type { ConfigOf, FlagTable } from "../core/flags.ts";
 import { hookPlace, type HookPoint } from "../core/hook_point.ts";
-import { type ModelFolder, startTokenId } from "../core/model_folder.ts";
+import {
+  checkpointFingerprint,
+  type ModelFolder,
+  startTokenId,
+} from "../core/model_folder.ts";
 import { Olmo2 } from "../core/olmo2.ts";
 import { Sae } from "../core/sae.ts";
 import type { SaeFile } from "../core/sae_file.ts";
@@ -179,7 +183,8 @@ export class Finder {
     const { modelFingerprint: own = of.modelFingerprint } = this.sae.metadata;
     if (await folder.has(FEATURES_FILE)) {
       // The SAE's own model made it, even if another of the same sizes is in use.
-      return await loadFeatureIndex(folder, { ...of, modelFingerprint: own });
+      const modelFingerprint = checkpointFingerprint(own);
+      return await loadFeatureIndex(folder, { ...of, modelFingerprint });
     }
     const { documents = QUICK_DOCUMENTS } = this.#flags;
     return await this.makeIndex(documents);

@@ -64,6 +64,25 @@ Deno.test("checkSaeFits() takes an SAE of other weights only when any model will
   equal(checkSaeFits(other, MODEL, { anyModel: true }), "resid_post[1]");
 });
 
+Deno.test("checkSaeFits() takes an SAE of a quantized model for the model, and only residuals of either are not mixed", async () => {
+  const q8 = saeOf({ modelFingerprint: "aaaa-q8" });
+  equal(checkSaeFits(q8, MODEL), "resid_post[1]");
+  await refuses(
+    () => checkSaeFits(saeOf({ modelFingerprint: "bbbb-q8" }), MODEL),
+    /^RangeError: .*\(bbbb-q8\): got aaaa: /,
+  );
+  await refuses(
+    () => checkResidualsFit(q8, RESIDUALS),
+    /^RangeError: .*\(aaaa\): got one of aaaa-q8: /,
+  );
+  const model = { ...RESIDUALS.manifest.model, fingerprint: "aaaa-q8" };
+  const residuals = {
+    ...RESIDUALS,
+    manifest: { ...RESIDUALS.manifest, model },
+  };
+  checkResidualsFit(q8, residuals);
+});
+
 Deno.test("checkSaeFits() refuses other sizes, layers that are not there, and no hook point, whatever the model", async () => {
   const anyModel = { anyModel: true };
   await refuses(

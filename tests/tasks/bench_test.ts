@@ -46,6 +46,23 @@ Deno.test("bench prints ceilings, rates of every stage, and what steering costs"
   match(stages, /x\[8, 64\].*; block, 8 rows; head, 1 row/);
 });
 
+Deno.test("bench --quantize measures quantized models, and what it changes", async () => {
+  const run = await runTask([
+    "bench",
+    ...["--tiny", "--size", "7B-layer", "--json"],
+    ...["--quantize", "q4"],
+  ]);
+  equal(run.code, 0, run.stderr);
+  const { rates, errors } = JSON.parse(run.stdout);
+  const products = rates.map(({ what }: { what: string }) => what).join("; ");
+  match(products, /W\[\d+, 64\], q4, x\[8, 64\]/);
+  equal(errors.length, 6);
+  for (const { what, type, relative } of errors) {
+    const [least, most] = type === "q8" ? [0.003, 0.02] : [0.06, 0.3];
+    ok(relative > least && relative < most, `${what} ${type}: ${relative}`);
+  }
+});
+
 Deno.test("checkFits() refuses a model when there is too little memory for it", () => {
   checkFits("a model", 3e9, 4e9);
   checkFits("a model", 3e9, undefined);
@@ -67,6 +84,7 @@ Deno.test("reportOf() sets rates beside the ceilings, and textOf() prints them",
       gflopPerS: 100,
       readbackMs: 11,
     },
+    errors: [],
     rates: [
       {
         section: "decode",
