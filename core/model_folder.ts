@@ -23,6 +23,7 @@ export interface ModelFolder {
 /**
  * Opens a Hugging Face folder of an OLMo-2 model.
  * @throws {Error} If a file is missing, damaged or of another architecture, naming it.
+ * @throws {RangeError} If the tokenizer has more tokens than the embedding.
  */
 export async function openModelFolder(
   folder: Folder,
@@ -31,6 +32,11 @@ export async function openModelFolder(
   const config = await readModelConfig(folder);
   const checkpoint = await openCheckpoint(folder);
   const tokenizer = await Tokenizer.load(folder);
+  if (tokenizer.vocabSize > config.vocab_size) {
+    throw new RangeError(
+      `Cannot load "${folder.name}": expected a tokenizer of at most vocab_size=${config.vocab_size} tokens, the rows of the embedding: got ${tokenizer.vocabSize}: take tokenizer.json and config.json of one model`,
+    );
+  }
   const fingerprint = await modelFingerprint(config, checkpoint);
   return {
     name: folder.name,
