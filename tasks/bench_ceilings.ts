@@ -57,19 +57,19 @@ export async function measureCeilings(
   const sums = LANES.map((LANES) =>
     owned.use(gpu.tensor("sums", "u32", [size.rows / 8, LANES]))
   );
-  const [copy, fma, ...reads] = await leastTimes(gpu, [
+  const [copy, fma, ...reads] = (await leastTimes(gpu, [
     (rec) => copySpeed.run(rec, { x: halves[0], y: halves[1] }),
     (rec) => fmaSpeed.run(rec, { y }, { rounds }),
     ...sums.map((sums, i) => (rec: Parameters<typeof readSpeed.run>[0]) =>
       readSpeed.run(rec, { x, sums }, { LANES: LANES[i]! })
     ),
-  ]) as [number, number, ...number[]];
-  const nCopies = Math.ceil(2 ** 30 / halves[0].byteLength);
+  ])).map(({ ms }) => ms) as [number, number, ...number[]];
+  const nCopies = Math.min(8, Math.ceil(2 ** 30 / halves[0].byteLength));
   const bufferCopies = async (): Promise<number> =>
-    await wallTime(gpu, () =>
+    (await wallTime(gpu, () =>
       gpu.record("copies", (rec) => {
-        for (let i = 0; i < Math.min(8, nCopies); i++) rec.copy(...halves);
-      })) / Math.min(8, nCopies);
+        for (let i = 0; i < nCopies; i++) rec.copy(...halves);
+      }))).ms / nCopies;
   const bufferCopy = Math.min(await bufferCopies(), await bufferCopies());
   return {
     readGbPerS: x.byteLength / Math.min(...reads) / 1e6,

@@ -10,11 +10,15 @@ import { tokenBatch, wholeSequences } from "../core/token_batch.ts";
 import type { Recorder } from "../gpu/mod.ts";
 import { generate } from "../steer/generate.ts";
 import {
+  type Duration,
+  durationOf,
   kernelTime,
   leastTimes,
   median,
   type Rate,
+  timesAsLong,
   timingOf,
+  wallTime,
 } from "./bench_timing.ts";
 import { DECODED_ROWS, weightShapes } from "./bench_products.ts";
 
@@ -64,13 +68,14 @@ export async function benchPrefill(
     });
     work.load(batch);
     cache.fit(lengths);
-    const [ms] = await leastTimes(gpu, [
+    const [time] = await leastTimes(gpu, [
       (rec) => void model.forward(rec, work, cache),
-    ], 3) as [number];
+    ], 3) as [Duration];
+    const { ms } = time;
     rates.push({
       section,
       what: `prefill, ${lengths.length} × ${lengths[0]} tokens`,
-      ms,
+      ...time,
       rate: 1000 * T / ms,
       unit: "tokens/s",
       gflopPerS: 2 * T * nWeights / ms / 1e6,
@@ -89,7 +94,7 @@ export async function benchDecode(
   mostTokens: number,
 ): Promise<Rate[]> {
   const { model, section, weightBytes } = measured;
-  const { config } = model;
+  const { gpu, config } = model;
   const { block, head } = weightCounts(config);
   const nWeights = model.nLayers * block + head;
   const nPrompt = Math.max(1, Math.min(16, config.context_length >> 1));
@@ -102,31 +107,38 @@ export async function benchDecode(
     }));
     const run = (maxNewTokens: number) =>
       generate(model, requests, { maxNewTokens, stopIds: [] });
-    const wall = async (n: number): Promise<number> => {
-      const start = performance.now();
-      await run(n);
-      return performance.now() - start;
-    };
     await run(2); // compiles
-    const samples: number[] = [];
+    const samples: Duration[] = [];
     for (let i = 0; i < PAIRS; i++) {
-      const first = await wall(1);
-      samples.push((await wall(nTokens) - first) / (nTokens - 1));
+      const first = await wallTime(gpu, () => run(1));
+      const all = await wallTime(gpu, () => run(nTokens));
+      samples.push(perToken(all, first, nTokens - 1));
     }
-    const ms = median(samples);
+    const time = durationOf(samples, median);
+    const { ms } = time;
     rates.push({
       section,
       what: `decode, ${rows} ${rows === 1 ? "row" : "rows"}`,
-      ms,
+      ...time,
       rate: 1000 * rows / ms,
       unit: "tokens/s",
       gbPerS: weightBytes * nWeights / ms / 1e6,
       gflopPerS: 2 * rows * nWeights / ms / 1e6,
-      ...(rates[0] && allRows[0] === 1 && { ofOneRow: ms / rates[0].ms }),
+      ...(rates[0] && allRows[0] === 1 && timesAsLong(time, rates[0])),
     });
     if (rows === 1) rates.push(...await outsideKernels(measured, run, ms));
   }
   return rates;
+}
+
+/** What each of `n` more tokens took. */
+function perToken(all: Duration, first: Duration, n: number): Duration {
+  return {
+    ms: (all.ms - first.ms) / n,
+    ...(all.cpuMs !== undefined && first.cpuMs !== undefined && {
+      cpuMs: (all.cpuMs - first.cpuMs) / n,
+    }),
+  };
 }
 
 /** Launches of a profile. */
@@ -188,16 +200,17 @@ export async function benchBlock(
     const [what, first, n] of [["block", 0, block], ["head", 3, head]] as const
   ) {
     for (const [i, M] of DECODED_ROWS.entries()) {
-      const ms = times[first + i]!;
+      const time = times[first + i]!;
+      const { ms } = time;
       rates.push({
         section,
         what: `${what}, ${M} ${M === 1 ? "row" : "rows"}`,
-        ms,
+        ...time,
         rate: 1000 * M / ms,
         unit: "rows/s",
         gbPerS: weightBytes * n / ms / 1e6,
         gflopPerS: 2 * M * n / ms / 1e6,
-        ...(M > 1 && { ofOneRow: ms / times[first]! }),
+        ...(M > 1 && timesAsLong(time, times[first]!)),
       });
     }
   }

@@ -6,7 +6,12 @@ import type { Olmo2Config } from "../core/olmo2_config.ts";
 import type { Dtype, Gpu } from "../gpu/mod.ts";
 import { matmul, type MatmulLayout } from "../kernels/matmul.ts";
 import { fillRandom } from "./bench_ceilings.ts";
-import { leastTimes, type Rate } from "./bench_timing.ts";
+import {
+  type Duration,
+  leastTimes,
+  type Rate,
+  timesAsLong,
+} from "./bench_timing.ts";
 
 /** What it is of, layout, type of B, and sizes. */
 export type Product = readonly [
@@ -45,14 +50,14 @@ export async function benchProducts(
     using A = gpu.tensor("A", "f32", layout === "km,kn" ? [K, M] : [M, K]);
     using B = gpu.tensor("B", dtype, layout === "mk,nk" ? [N, K] : [K, N]);
     using C = gpu.tensor("C", "f32", [M, N]);
-    const [ms] = await leastTimes(gpu, [
+    const [time] = await leastTimes(gpu, [
       (rec) => matmul(rec, { layout, A, B, C }),
-    ]) as [number];
-    const rate = 2 * M * N * K / ms / 1e6;
+    ]) as [Duration];
+    const rate = 2 * M * N * K / time.ms / 1e6;
     rates.push({
       section,
       what: `${what} ${M}×${N}×${K}`,
-      ms,
+      ...time,
       rate,
       unit: "GFLOP/s",
       gflopPerS: rate,
@@ -101,16 +106,17 @@ export async function benchDecodeProducts(
       calls.map((call) => (rec) => matmul(rec, call)),
     );
     for (const [i, M] of DECODED_ROWS.entries()) {
-      const ms = times[i]!;
+      const time = times[i]!;
+      const { ms } = time;
       rates.push({
         section,
         what: `W[${N}, ${K}], ${bType}, x[${M}, ${K}]`,
-        ms,
+        ...time,
         rate: 1000 * M / ms,
         unit: "rows/s",
         gbPerS: B.byteLength / ms / 1e6,
         gflopPerS: 2 * M * N * K / ms / 1e6,
-        ...(M > 1 && { ofOneRow: ms / times[0]! }),
+        ...(M > 1 && timesAsLong(time, times[0]!)),
       });
     }
   }

@@ -54,6 +54,7 @@ export function reportOf(measurements: Measurements): Report {
 const LEGEND =
   `GB/s: bytes of weights, each counted once a pass. GFLOP/s: multiplications and additions with weights.
 % of read, % of compute: shares of the ceilings. × 1 row: times as long as with one row.
+Processor, on a software driver: time of all threads divided by the processors, which other load changes less; the rest is by the time that passes.
 Decoding is timed by the clock, from step to step; the rest as the first line says, and the least of some times counts.`;
 
 /** A report for people. */
@@ -102,30 +103,27 @@ function errorTable(errors: readonly QuantizationError[]): string {
 }
 
 function tableOf(section: string, rates: readonly ReportedRate[]): string {
-  const cell = (value: number | undefined, digits = 1): string =>
-    value === undefined ? "" : value.toFixed(digits);
+  const cell =
+    (digits: number, of: (rate: ReportedRate) => number | undefined) =>
+    (rate: ReportedRate): string => of(rate)?.toFixed(digits) ?? "";
+  const columns: [string, (rate: ReportedRate) => string][] = [
+    [section, ({ what }) => what],
+    ["ms", cell(2, ({ ms }) => ms)],
+    ["processor", cell(2, ({ cpuMs }) => cpuMs)],
+    ["rate", ({ rate }) => formatRate(rate)],
+    ["", ({ unit }) => unit],
+    ["GB/s", cell(2, ({ gbPerS }) => gbPerS)],
+    ["% of read", cell(0, ({ percentOfRead }) => percentOfRead)],
+    ["GFLOP/s", cell(1, ({ gflopPerS }) => gflopPerS)],
+    ["% of compute", cell(0, ({ percentOfCompute }) => percentOfCompute)],
+    ["× 1 row", cell(2, ({ ofOneRow }) => ofOneRow)],
+    ["processor", cell(2, ({ cpuOfOneRow }) => cpuOfOneRow)],
+  ];
+  const filled = columns.filter(([, cellOf]) =>
+    rates.some((rate) => cellOf(rate) !== "")
+  );
   return formatTable(
-    [
-      section,
-      "ms",
-      "rate",
-      "",
-      "GB/s",
-      "% of read",
-      "GFLOP/s",
-      "% of compute",
-      "× 1 row",
-    ],
-    rates.map((rate) => [
-      rate.what,
-      rate.ms.toFixed(2),
-      formatRate(rate.rate),
-      rate.unit,
-      cell(rate.gbPerS, 2),
-      cell(rate.percentOfRead, 0),
-      cell(rate.gflopPerS),
-      cell(rate.percentOfCompute, 0),
-      cell(rate.ofOneRow, 2),
-    ]),
+    filled.map(([heading]) => heading),
+    rates.map((rate) => filled.map(([, cellOf]) => cellOf(rate))),
   );
 }

@@ -55,11 +55,11 @@ export async function benchSteering(measured: Measured): Promise<SteeringCost> {
         hook: (rec, layer, resid) => bank.run(rec, layer, resid),
       }),
     });
-  const [plain, steered] = await timeInTurns(
+  const [plain, steered] = (await timeInTurns(
     gpu,
     [step(false), step(true)],
     TURNS,
-  ) as [number[], number[]];
+  )).map((turns) => turns.map(({ ms }) => ms)) as [number[], number[]];
   const kernelPercent = await shareOfKernel(gpu, step(true));
   return {
     nFeatures: N_FEATURES,

@@ -2,18 +2,35 @@
  * How the bench times what a GPU does, and what it makes of the times.
  * @module
  */
+import { cpuUsage } from "node:process";
 import type { Gpu, Recorder } from "../gpu/mod.ts";
 
 /** Commands to time. */
 export type Recorded = (rec: Recorder) => void;
 
+/** Time that one run of something took. */
+export interface Duration {
+  /** Milliseconds. */
+  readonly ms: number;
+  /** On a software driver processor time of all threads, divided by the processors: what else the machine does changes it less. */
+  readonly cpuMs?: number;
+}
+
+/** How many times as long one thing takes as another. */
+export function timesAsLong(a: Duration, b: Duration): Partial<Rate> {
+  return {
+    ofOneRow: a.ms / b.ms,
+    ...(a.cpuMs !== undefined && b.cpuMs !== undefined && {
+      cpuOfOneRow: a.cpuMs / b.cpuMs,
+    }),
+  };
+}
+
 /** One measured rate. */
-export interface Rate {
+export interface Rate extends Duration {
   /** Part of the report: "decode, 1B". */
   readonly section: string;
   readonly what: string;
-  /** Milliseconds of one. */
-  readonly ms: number;
   /** How many of the unit a second, or what else the unit says. */
   readonly rate: number;
   /** "tokens/s", "GFLOP/s". */
@@ -24,6 +41,8 @@ export interface Rate {
   readonly gflopPerS?: number;
   /** Times as long as with one row. */
   readonly ofOneRow?: number;
+  /** The same from processor times. */
+  readonly cpuOfOneRow?: number;
 }
 
 /** Least duration of a measurement by the clock: waiting takes up to 11 ms in Deno. */
@@ -38,19 +57,19 @@ export function timingOf(gpu: Gpu): "GPU timestamps" | "wall clock" {
 
 /**
  * Times commands in turns, so that whatever else the machine does meets all of them, after a warm-up of each.
- * @returns Milliseconds of one run each, by turn.
+ * @returns One run each, by turn.
  */
 export async function timeInTurns(
   gpu: Gpu,
   all: readonly Recorded[],
   nTurns: number,
-): Promise<number[][]> {
-  const times: number[][] = all.map(() => []);
+): Promise<Duration[][]> {
+  const times: Duration[][] = all.map(() => []);
   const runs = all.map(() => 1);
   for (const [i, record] of all.entries()) {
     await timeOnce(gpu, record, 1);
     if (timingOf(gpu) === "GPU timestamps") continue;
-    const ms = await timeOnce(gpu, record, 1);
+    const { ms } = await timeOnce(gpu, record, 1);
     runs[i] = Math.max(1, Math.ceil(LEAST_CLOCK_MS / ms));
   }
   for (let turn = 0; turn < nTurns; turn++) {
@@ -66,24 +85,39 @@ export async function leastTimes(
   gpu: Gpu,
   all: readonly Recorded[],
   nTurns = 5,
-): Promise<number[]> {
+): Promise<Duration[]> {
   const times = await timeInTurns(gpu, all, nTurns);
-  return times.map((ms) => Math.min(...ms));
+  const least = (values: readonly number[]) => Math.min(...values);
+  return times.map((turns) => durationOf(turns, least));
 }
 
-/** Milliseconds of one of `n` runs; by timestamps those of its kernels. */
+/** Several durations as one. */
+export function durationOf(
+  turns: readonly Duration[],
+  reduce: (values: readonly number[]) => number,
+): Duration {
+  const cpu = turns.flatMap(({ cpuMs }) => cpuMs ?? []);
+  return {
+    ms: reduce(turns.map(({ ms }) => ms)),
+    ...(cpu.length > 0 && { cpuMs: reduce(cpu) }),
+  };
+}
+
+/** One of `n` runs; by timestamps those of its kernels. */
 async function timeOnce(
   gpu: Gpu,
   record: Recorded,
   n: number,
-): Promise<number> {
-  if (timingOf(gpu) === "GPU timestamps") {
-    return await kernelTime(gpu, () => gpu.record("bench", record));
-  }
-  const ms = await wallTime(gpu, () => {
-    for (let i = 0; i < n; i++) gpu.record("bench", record);
+): Promise<Duration> {
+  let ms = 0;
+  const { cpuMs } = await wallTime(gpu, async () => {
+    ms = timingOf(gpu) === "GPU timestamps"
+      ? await kernelTime(gpu, () => gpu.record("bench", record))
+      : (await wallTime(gpu, () => {
+        for (let i = 0; i < n; i++) gpu.record("bench", record);
+      })).ms;
   });
-  return ms / n;
+  return { ms: ms / n, ...(cpuMs !== undefined && { cpuMs: cpuMs / n }) };
 }
 
 /** Milliseconds of all kernels that `run` submits, by timestamps. */
@@ -98,17 +132,20 @@ export async function kernelTime(
   return kernels.reduce((sum, { ms }) => sum + ms, 0);
 }
 
-/** Milliseconds from before `run` until the GPU has done what it submits. */
+/** The time from before `run` until the GPU has done what it submits. */
 export async function wallTime(
   gpu: Gpu,
   run: () => void | Promise<unknown>,
-): Promise<number> {
+): Promise<Duration> {
+  const cpu = cpuUsage();
   const start = performance.now();
   await run();
   await gpu.device.queue.onSubmittedWorkDone();
   const ms = performance.now() - start;
+  const { user, system } = cpuUsage(cpu);
   await gpu.settled();
-  return ms;
+  const cpuMs = (user + system) / 1000 / navigator.hardwareConcurrency;
+  return { ms, ...(gpu.isSoftware && { cpuMs }) };
 }
 
 /** The middle of some numbers. */
