@@ -104,7 +104,7 @@ const mean = (values: readonly number[]): number =>
 
 Deno.test("Olmo2 in q8 has at most 1.01 and in q4 at most 1.1 times the perplexity of bf16", async () => {
   const gpu = await testGpu();
-  const sequences = await heldOut(40);
+  const sequences = await heldOut(24);
   const bf16 = await score(gpu, sequences);
   const perplexity = Math.exp(mean(bf16));
   assert.ok(perplexity > 1 && perplexity < 3, `bf16 ${perplexity}`);
