@@ -64,7 +64,7 @@ export {
   Workspace,
 } from "./core/olmo2.ts";
 export { type AttentionPlan } from "./kernels/attention.ts";
-export { type LoadOptions } from "./core/olmo2_weights.ts";
+export { type LoadOptions } from "./core/weight_loader.ts";
 export { KvCache, type KvCacheOptions, PAGE_TOKENS } from "./core/kv_cache.ts";
 export {
   type SequencePart,

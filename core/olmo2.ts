@@ -12,16 +12,11 @@ import { rmsNorm } from "../kernels/rms_norm.ts";
 import { siluMul } from "../kernels/silu_mul.ts";
 import { type KvCache, PAGE_TOKENS } from "./kv_cache.ts";
 import type { Olmo2Config } from "./olmo2_config.ts";
-import {
-  loadLayer,
-  type LoadOptions,
-  modelShapes,
-  type Olmo2Layer,
-  WeightLoader,
-} from "./olmo2_weights.ts";
+import { loadLayer, modelShapes, type Olmo2Layer } from "./olmo2_weights.ts";
 import { ropeTable } from "./rope.ts";
 import type { Checkpoint } from "./safetensors.ts";
 import type { TokenBatch } from "./token_batch.ts";
+import { type LoadOptions, WeightLoader } from "./weight_loader.ts";
 
 /**
  * What to do with the residual stream after block `layer`: read it (capture) or

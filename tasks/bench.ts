@@ -7,7 +7,7 @@ import type { ModelFolder } from "../core/model_folder.ts";
 import { Olmo2 } from "../core/olmo2.ts";
 import type { Olmo2Config } from "../core/olmo2_config.ts";
 import { Rng } from "../core/rng.ts";
-import { weightDtype } from "../core/olmo2_weights.ts";
+import { weightDtype } from "../core/weight_loader.ts";
 import {
   bytesPerRow,
   type Dtype,
@@ -40,7 +40,7 @@ import {
 } from "./cli.ts";
 import { MEMORY_FLAG, memoryBudget } from "./memory_budget.ts";
 import { OLMO2_SIZES } from "./olmo2_sizes.ts";
-import { openModelForIds } from "./steering.ts";
+import { openModelForIds } from "./replying_model.ts";
 
 /** What `--size` takes. */
 const SIZES = ["embedded", "1B", "7B-layer", "all"] as const;

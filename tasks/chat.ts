@@ -6,7 +6,8 @@
 import { ChatSession } from "./chat_session.ts";
 import { openModel, runTask } from "./cli.ts";
 import { Interrupts } from "./interrupts.ts";
-import { shortened, STEERING_FLAGS, write } from "./steering.ts";
+import { shortened } from "./replying_model.ts";
+import { STEERING_FLAGS, write } from "./steering.ts";
 
 if (import.meta.main) {
   await runTask({

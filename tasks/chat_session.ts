@@ -13,9 +13,9 @@ import type { Reply } from "../steer/reply.ts";
 import { ReplyText } from "../steer/reply_text.ts";
 import { fitConversation } from "./conversation.ts";
 import { samplingOf } from "./sampling_flags.ts";
+import { loadModel } from "./replying_model.ts";
 import {
   checkReplyLength,
-  loadModel,
   Steering,
   type SteeringFlags,
   type SteeringSae,

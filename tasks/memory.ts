@@ -4,7 +4,8 @@
  */
 import type { ModelFolder } from "../core/model_folder.ts";
 import type { Olmo2Config } from "../core/olmo2_config.ts";
-import { modelShapes, weightDtype } from "../core/olmo2_weights.ts";
+import { modelShapes } from "../core/olmo2_weights.ts";
+import { weightDtype } from "../core/weight_loader.ts";
 import type { Checkpoint } from "../core/safetensors.ts";
 import { bytesOf, type QuantizedDtype } from "../gpu/mod.ts";
 

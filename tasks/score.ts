@@ -20,12 +20,8 @@ import type { Gpu } from "../gpu/mod.ts";
 import type { Intervention } from "../steer/interventions.ts";
 import { openModel, openPath, runTask, type TaskContext } from "./cli.ts";
 import { formatCount, formatTable } from "./format.ts";
-import {
-  loadModel,
-  STEER_FLAGS,
-  type SteerFlags,
-  Steering,
-} from "./steering.ts";
+import { loadModel } from "./replying_model.ts";
+import { STEER_FLAGS, type SteerFlags, Steering } from "./steering.ts";
 
 const FLAGS = {
   sentence: { type: "string", help: "a text to score, instead of --text" },

@@ -16,10 +16,12 @@ import { samplingOf, samplingReport } from "./sampling_flags.ts";
 import { sideBySide, terminalWidth } from "./columns.ts";
 import { cutMessageIds } from "./conversation.ts";
 import {
-  checkReplyLength,
   loadModel,
   type ModelForIds,
   openModelForIds,
+} from "./replying_model.ts";
+import {
+  checkReplyLength,
   Steering,
   STEERING_FLAGS,
   write,

@@ -1,22 +1,12 @@
 /**
- * What `steer` and `chat` share: their flags, the checks before anything runs,
- * and a model that replies.
+ * What `steer` and `chat` share: their flags, and the checks before anything runs.
  * @module
  */
 import { directory } from "../core/files.ts";
 import type { ConfigOf, FlagTable } from "../core/flags.ts";
 import { hookPlace, type HookPoint } from "../core/hook_point.ts";
-import {
-  modelFingerprint,
-  type ModelFolder,
-  openModelFolder,
-} from "../core/model_folder.ts";
-import { Olmo2 } from "../core/olmo2.ts";
-import { type Olmo2Config, readModelConfig } from "../core/olmo2_config.ts";
+import type { ModelFolder } from "../core/model_folder.ts";
 import { checkSaeFits } from "../core/sae_fit.ts";
-import { openCheckpoint } from "../core/safetensors.ts";
-import { missingFile } from "../core/source.ts";
-import type { Tokenizer } from "../core/tokenizer.ts";
 import type { Gpu } from "../gpu/mod.ts";
 import {
   checkSteering,
@@ -39,15 +29,11 @@ import {
   ANY_MODEL_FLAG,
   GPU_FLAGS,
   MODEL_FLAG,
-  modelDirectory,
   openSae,
   QUANTIZE_FLAG,
-  type QuantizeFlag,
   SAE_FLAG,
-  type TaskContext,
 } from "./cli.ts";
-import { MEMORY_FLAG, memoryBudget } from "./memory_budget.ts";
-import { checkModelPlan, type ModelUse, planModel } from "./model_plan.ts";
+import { MEMORY_FLAG } from "./memory_budget.ts";
 import { SAMPLING_FLAGS } from "./sampling_flags.ts";
 
 /** Flags that say how a model is steered, and which. */
@@ -121,66 +107,6 @@ export const STEERING_FLAGS = {
 
 /** Values of {@link STEERING_FLAGS}. */
 export type SteeringFlags = ConfigOf<typeof STEERING_FLAGS>;
-
-/** A model's files; reading the tokenizer throws where there is none. */
-export interface ModelForIds extends ModelFolder {
-  /** Whether there is a tokenizer. */
-  readonly hasTokenizer: boolean;
-}
-
-/** Flags that say which model is opened, and how. */
-export interface OpenedModel {
-  readonly model?: string | undefined;
-  readonly quantize?: QuantizeFlag;
-  readonly context?: number | undefined;
-}
-
-/**
- * Opens the model that `--model` names, or the embedded one, with the context that `--context` leaves it. A folder without
- * a tokenizer will do where only token ids are asked for.
- * @throws {Error} As `openModelFolder`.
- * @throws {RangeError} If the model has no context so long.
- */
-export async function openModelForIds(
-  { model: typed, quantize: flag = "none", context }: OpenedModel,
-): Promise<ModelForIds> {
-  const folder = await modelDirectory(typed);
-  const quantize = flag === "none" ? undefined : flag;
-  if (await folder.has("tokenizer.json")) {
-    const model = await openModelFolder(folder, quantize);
-    const config = shortened(model, context);
-    return { ...model, config, hasTokenizer: true };
-  }
-  const config = await readModelConfig(folder);
-  const checkpoint = await openCheckpoint(folder);
-  return {
-    name: folder.name,
-    config: shortened({ name: folder.name, config }, context),
-    checkpoint,
-    fingerprint: await modelFingerprint(config, checkpoint),
-    ...(quantize && { quantize }),
-    hasTokenizer: false,
-    get tokenizer(): Tokenizer {
-      throw missingFile(folder.name, "tokenizer.json");
-    },
-  };
-}
-
-/**
- * Sizes with the context that `--context` leaves of the model's own.
- * @throws {RangeError} If it has none so long.
- */
-export function shortened(
-  { name, config }: Pick<ModelFolder, "name" | "config">,
-  context: number = config.context_length,
-): Olmo2Config {
-  if (context <= config.context_length) {
-    return { ...config, context_length: context };
-  }
-  throw new RangeError(
-    `Cannot take --context ${context}: the context of model "${name}" is ${config.context_length} tokens: shorten it`,
-  );
-}
 
 /**
  * Checks the length that `--max-tokens` asks for.
@@ -354,33 +280,6 @@ export class Steering {
       });
     return [...new Set(places)].join(" and ");
   }
-}
-
-/**
- * Says what memory will be held, and puts a model on a GPU.
- * @param use Tokens of replies and their prompts, at once.
- * @throws {RangeError} If it does not fit into what `--memory` says, or the memory that a software driver shares: says
- * with which flags it does.
- */
-export async function loadModel(
-  flags: SteerFlags,
-  folder: ModelFolder,
-  use: Omit<ModelUse, "model" | "quantize">,
-  context: TaskContext,
-): Promise<Olmo2> {
-  const { config, checkpoint, quantize } = folder;
-  const gpu = await context.openGpu(flags.gpu);
-  const plan = planModel(
-    { ...use, model: folder, quantize },
-    memoryBudget(gpu, flags.memory),
-  );
-  context.plan(plan.rows);
-  checkModelPlan(plan);
-  using progress = context.progress({ label: "load", unit: "MB" });
-  return await Olmo2.load(gpu, checkpoint, config, {
-    quantize,
-    onProgress: (bytes) => progress.update(bytes / 1e6),
-  });
 }
 
 /** Writes a piece of a result to standard output. */

@@ -1,5 +1,11 @@
 import assert from "node:assert/strict";
-import type { Gpu, Tensor } from "../../gpu/mod.ts";
+import {
+  bytesOf,
+  bytesPerRow,
+  type Gpu,
+  type QuantizedDtype,
+  type Tensor,
+} from "../../gpu/mod.ts";
 import { testGpu } from "../gpu_for_tests.ts";
 
 /** A GPU on which rows of 32 bytes lie in blocks of 64. */
@@ -241,4 +247,45 @@ Deno.test("Recorder.clear() zeroes every block", async () => {
   using tensor = gpu.floats("m", [100, 8], counting(800));
   gpu.record("clear", (rec) => rec.clear(tensor));
   assert.deepEqual(await gpu.read(tensor), new Float32Array(800));
+});
+
+Deno.test("bytesPerRow() counts integers of whole blocks, and scales up to 16 bytes", () => {
+  const rows: [QuantizedDtype, number, number][] = [
+    ["q8", 1, 32 + 16],
+    ["q8", 32, 32 + 16],
+    ["q8", 33, 64 + 16],
+    ["q8", 256, 256 + 16],
+    ["q8", 257, 288 + 32],
+    ["q8", 4096, 4096 + 256],
+    ["q4", 31, 16 + 16],
+    ["q4", 4096, 2048 + 256],
+    ["q4", 11_008, 5504 + 688],
+  ];
+  for (const [type, K, bytes] of rows) {
+    assert.equal(bytesPerRow(type, [3, K]), bytes, `${type} ${K}`);
+    assert.equal(bytesOf(type, [3, K]), 3 * bytes);
+  }
+  for (const shape of [[32], [2, 4, 32]]) {
+    assert.throws(() => bytesPerRow("q8", shape), {
+      name: "TypeError",
+      message: /^Cannot quantize q8\[.*\]: expected a matrix$/,
+    });
+  }
+});
+
+Deno.test("Tensor of a quantized type has rows, windows and bytes, and no other shape", async () => {
+  using gpu = await testGpu({ maxBindingBytes: 64 * 80 });
+  const bytes = Uint8Array.from({ length: 100 * 80 }, (_, i) => i % 251);
+  using tensor = gpu.upload("W", "q8", [100, 64], bytes);
+  assert.deepEqual(
+    [...tensor.windows()].map(({ start, end }) => [start, end]),
+    [[0, 64], [64, 100]],
+  );
+  assert.deepEqual(await gpu.readBytes(tensor), bytes);
+  const rows = tensor.rows(16, 20);
+  assert.deepEqual(
+    await gpu.readBytes(rows),
+    bytes.subarray(16 * 80, 20 * 80),
+  );
+  assert.throws(() => rows.reshape([2, 128]), /^RangeError: Cannot reshape W/);
 });

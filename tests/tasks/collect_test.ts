@@ -37,7 +37,7 @@ Deno.test("collect says what it holds and writes a folder that training reads", 
   );
   match(
     stderr,
-    /^GPU: .+\nmemory: [\d.]+ MB = 4 blocks of the model 5\.12 MB \+ /m,
+    /^GPU: .+\nmemory: [\d.]+ MB = 4 blocks of the model 5\.19 MB \+ /m,
   );
   const residuals = await ResidualFolder.open(
     directory(join(cwd, "residuals")),

@@ -65,7 +65,7 @@ Deno.test("find ranks features by words and examples, with the reasons and conte
     assert.ok(match.contexts.every(({ text }) => /«.+»/.test(text)));
   }
   const people = await succeed(...args, "--sae", folder.sae, "--limit", "2");
-  assert.match(people.stderr, /^GPU: .+\nmemory: .+ = model 5\.12 MB \+ SAE /);
+  assert.match(people.stderr, /^GPU: .+\nmemory: .+ = model 5\.19 MB \+ SAE /);
   assert.match(people.stdout, /^\d+ examples \(\d+ sentences with "dog", /);
   const [first] = matches;
   const row = new RegExp(`\\n +${first.feature} .*${first.score.toFixed(3)} `);
