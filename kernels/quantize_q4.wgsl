@@ -1,4 +1,4 @@
-// target[target_row + i, k] = round(w / scale), w = source[source_row + i, k]. Of its block's weight of largest magnitude,
+// levels[target_row + i, k] = round(w / scale), w = source[source_row + i, k]. Of its block's weight of largest magnitude,
 // divided by -6.5, -7, ... -10 and rounded to bf16, scale is the quotient that leaves the least squared error, the first of
 // equals. One invocation per two blocks, whose scales share a word. A block with NaN or infinity gets a NaN for its scale
 // and is reported; one of weights below 2^-80 is all 0. source is f32, bf16 or f16 (see unpack_*.wgsl).

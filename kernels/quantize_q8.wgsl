@@ -1,4 +1,4 @@
-// target[target_row + i, k] = round(w / scale), scale = max |w| / 127 of its block as bf16, w = source[source_row + i, k]
+// levels[target_row + i, k] = round(w / scale), scale = max |w| / 127 of its block as bf16, w = source[source_row + i, k]
 // One invocation per two blocks, whose scales share a word. A block with NaN or infinity gets a NaN for its scale and is
 // reported; one of weights below 2^-80 is all 0. source is f32, bf16 or f16 (see unpack_*.wgsl).
 @group(0) @binding(0) var<storage, read> source: array<u32>;                // [source_rows, K]
