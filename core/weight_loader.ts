@@ -42,20 +42,35 @@ const QUEUED_BYTES = PIECE_BYTES / 2;
 const GPU_TYPES = { F32: "f32", BF16: "bf16", F16: "f16" } as const;
 
 /**
- * Type that a matrix of a checkpoint has on the GPU.
- * @param name Its name in the checkpoint.
- * @throws {TypeError} If it is no float tensor.
+ * A tensor of a checkpoint.
+ * @throws {TypeError} If it is missing, of another shape, or no float tensor, naming file, tensor, and both shapes.
  */
+export function expectTensor(
+  checkpoint: Pick<Checkpoint, "info" | "fileOf">,
+  name: string,
+  shape: readonly number[],
+): TensorInfo {
+  const info = checkpoint.info(name);
+  if (info.dtype in GPU_TYPES && info.shape.join() === shape.join()) {
+    return info;
+  }
+  throw new TypeError(
+    `Cannot load "${
+      checkpoint.fileOf(name)
+    }": tensor "${name}" must be F32, BF16 or F16 [${
+      shape.join(", ")
+    }], as config.json tells: got ${info.dtype} [${
+      info.shape.join(", ")
+    }]: check that the files of this folder belong together`,
+  );
+}
+
+/** Type that a matrix of a checkpoint, which {@link expectTensor} has found to be of floats, has on the GPU. */
 export function weightDtype(
   { name, dtype }: Pick<TensorInfo, "name" | "dtype">,
   quantize: QuantizedDtype | undefined,
 ): Dtype {
   const type = GPU_TYPES[dtype as keyof typeof GPU_TYPES];
-  if (type === undefined) {
-    throw new TypeError(
-      `Cannot load tensor "${name}": expected F32, BF16 or F16: got ${dtype}`,
-    );
-  }
   const isBlocks = name.startsWith("model.layers.");
   return quantize === "q4" && !isBlocks ? "q8" : quantize ?? type;
 }
@@ -91,26 +106,15 @@ export class WeightLoader {
   }
 
   /**
-   * Checks that every tensor is there with the shape and a float type.
+   * Checks that every tensor is there with the shape and a float type; progress counts their bytes.
    * @throws {TypeError} If one is not, naming file, tensor, and both shapes.
    */
   expect(
     shapes: Iterable<readonly [name: string, shape: readonly number[]]>,
   ): void {
     for (const [name, shape] of shapes) {
-      const info = this.#checkpoint.info(name);
-      if (!(info.dtype in GPU_TYPES) || info.shape.join() !== shape.join()) {
-        throw new TypeError(
-          `Cannot load "${
-            this.#checkpoint.fileOf(name)
-          }": tensor "${name}" must be F32, BF16 or F16 [${
-            shape.join(", ")
-          }], as config.json tells: got ${info.dtype} [${
-            info.shape.join(", ")
-          }]: check that the files of this folder belong together`,
-        );
-      }
-      this.#bytesTotal += info.end - info.start;
+      const { start, end } = expectTensor(this.#checkpoint, name, shape);
+      this.#bytesTotal += end - start;
     }
   }
 

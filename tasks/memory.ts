@@ -5,7 +5,7 @@
 import type { ModelFolder } from "../core/model_folder.ts";
 import type { Olmo2Config } from "../core/olmo2_config.ts";
 import { modelShapes } from "../core/olmo2_weights.ts";
-import { weightDtype } from "../core/weight_loader.ts";
+import { expectTensor, weightDtype } from "../core/weight_loader.ts";
 import type { Checkpoint } from "../core/safetensors.ts";
 import { bytesOf, type QuantizedDtype } from "../gpu/mod.ts";
 
@@ -21,7 +21,7 @@ export interface ModelPart {
 export interface StoredModel {
   readonly config: Olmo2Config;
   /** The tensors of the files. */
-  readonly checkpoint: Pick<Checkpoint, "info">;
+  readonly checkpoint: Pick<Checkpoint, "info" | "fileOf">;
 }
 
 /** Bytes of weights on the GPU, by what they are of. */
@@ -41,9 +41,10 @@ export function weightBytes(
 ): WeightBytes {
   const bytes = { embedding: 0, blocks: 0, head: 0 };
   for (const [name, shape] of modelShapes(config, part)) {
+    const info = expectTensor(checkpoint, name, shape);
     const dtype = shape.length === 1
       ? "f32" // norms
-      : weightDtype(checkpoint.info(name), quantize);
+      : weightDtype(info, quantize);
     const of = name === "model.embed_tokens.weight"
       ? "embedding"
       : name === "lm_head.weight"
