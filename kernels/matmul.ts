@@ -5,7 +5,6 @@ import {
   type Kernel,
   type QuantizedDtype,
   type Recorder,
-  type RowWindow,
   type Tensor,
 } from "../gpu/mod.ts";
 import {
@@ -154,6 +153,7 @@ export function matmul(rec: Recorder, call: MatmulCall): void {
   const K = A.shape[layout === "km,kn" ? 0 : 1]!;
   const halves = splitRows(rec.gpu, call, { M, K });
   if (halves) return halves.forEach((half) => matmul(rec, half));
+  let turnedA: Tensor | undefined;
   for (const window of B.windows()) {
     const N = window.tensor.shape[layout === "mk,nk" ? 0 : 1]!;
     const product = { layout, aType: A.dtype, bType: B.dtype, M, N, K };
@@ -162,27 +162,41 @@ export function matmul(rec: Recorder, call: MatmulCall): void {
       : resolveVariant(rec.gpu, product);
     checkRounds(rec.gpu, shape, product);
     const pieces = shape.turns && isWeights(product)
-      ? turnedPieces(window)
+      ? turnedPieces(rec.gpu, window)
       : [window];
-    for (const piece of pieces) multiply(rec, call, shape, piece, { M, K });
+    if (shape.turns) turnedA ??= transposed(rec, "turned A", A);
+    const operand = shape.turns ? turnedA! : A;
+    for (const { tensor, start } of pieces) {
+      multiply(rec, call, shape, { A: operand, B: tensor, start, M, K });
+    }
   }
 }
 
-/** Records the product with a part of B that one binding holds. */
+/** What {@link multiply} takes. */
+interface Part {
+  /** With k outermost if the variant turns its operands. */
+  readonly A: Tensor;
+  /** What one binding holds of B, as it lies. */
+  readonly B: Tensor;
+  /** Its first column of C. */
+  readonly start: number;
+  readonly M: number;
+  readonly K: number;
+}
+
+/** Records the product with a part of B. */
 function multiply(
   rec: Recorder,
-  { A, C, layout, epilogue }: MatmulCall,
+  { C, layout, epilogue }: MatmulCall,
   shape: VariantShape,
-  { tensor: part, start }: RowWindow,
-  { M, K }: Readonly<Record<"M" | "K", number>>,
+  { A, B: part, start, M, K }: Part,
 ): void {
+  const isTurned = shape.turns && layout === "mk,nk";
   const N = part.shape[layout === "mk,nk" ? 0 : 1]!;
-  const operands = shape.turns
-    ? turned(rec, layout, A, part)
-    : { layout, A, B: part };
+  const B = isTurned ? transposed(rec, "turned B", part) : part;
   const variant: MatmulVariant = {
     ...shape,
-    layout: operands.layout,
+    layout: shape.turns ? "km,kn" : layout,
     aType: A.dtype as MatmulVariant["aType"],
     bType: part.dtype as MatmulVariant["bType"],
     vecC: shape.kind === "registers" &&
@@ -191,8 +205,8 @@ function multiply(
   };
   const { tiles } = epilogue ?? {};
   matmulKernel(variant).run(rec, {
-    A: operands.A,
-    B: operands.B,
+    A,
+    B,
     C,
     ...epilogue?.tensors,
     ...(tiles && { tile_masks: tiles.masks, tile_sums: tiles.sums }),
@@ -219,20 +233,6 @@ function checkTypes({ A, B, layout }: MatmulCall): void {
   throw new TypeError(
     `Cannot multiply ${A} by ${B}: expected ${expected} in layout ${layout}: got ${A.dtype} by ${B.dtype}`,
   );
-}
-
-/** The operands with k as their outermost dimension, in memory for the moment. */
-function turned(
-  rec: Recorder,
-  layout: MatmulLayout,
-  A: Tensor,
-  B: Tensor,
-): Pick<MatmulCall, "layout" | "A" | "B"> {
-  return {
-    layout: "km,kn",
-    A: transposed(rec, "turned A", A),
-    B: layout === "mk,nk" ? transposed(rec, "turned B", B) : B,
-  };
 }
 
 /**

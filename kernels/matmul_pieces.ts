@@ -11,20 +11,23 @@ import {
   resolveVariant,
 } from "./matmul_choice.ts";
 
-/** Bytes of a model's weights that are transposed at once. */
-const TURNED_BYTES = 2 ** 26;
+/** Bytes of a model's weights that are transposed at once: on software drivers as many as the processor's caches hold. */
+const TURNED_BYTES = { software: 2 ** 22, card: 2 ** 26 };
+/** Rows of B that make columns for all lanes of a workgroup. */
+const PIECE_ROWS = 128;
 
 /**
- * The rows of a window in pieces of about the same size, none of which takes more than {@link TURNED_BYTES} when it is
- * transposed; they start where bindings may.
+ * The rows of a window in pieces of about the same size, whose transposes take few bytes at once; they start where
+ * bindings may.
  */
 export function* turnedPieces(
+  { isSoftware }: Pick<Gpu, "isSoftware">,
   { tensor, start }: RowWindow,
-  mostBytes = TURNED_BYTES,
 ): Generator<RowWindow> {
   const { nRows, byteLength } = tensor;
+  const mostBytes = TURNED_BYTES[isSoftware ? "software" : "card"];
   const nPieces = Math.ceil(byteLength / mostBytes);
-  const most = 64 * Math.ceil(nRows / nPieces / 64);
+  const most = PIECE_ROWS * Math.ceil(nRows / nPieces / PIECE_ROWS);
   for (let first = 0; first < nRows; first += most) {
     const end = Math.min(first + most, nRows);
     const piece = nPieces === 1 ? tensor : tensor.rows(first, end);

@@ -169,20 +169,19 @@ Deno.test("splitRows() leaves products alone that cannot be turned, or need no s
   equal(isSplit(133, [104, 72]), false, "rows that do not");
 });
 
-Deno.test("turnedPieces() takes windows apart where a copy would be large", async () => {
+Deno.test("turnedPieces() takes windows apart where a copy would be large, less so on graphics cards", async () => {
   const gpu = await testGpu();
-  using B = gpu.tensor("B", "bf16", [300, 64]);
-  const pieces = (mostBytes?: number) =>
-    [...turnedPieces({ tensor: B, start: 10, end: 310 }, mostBytes)]
+  using B = gpu.tensor("B", "bf16", [600, 8192]);
+  const pieces = (isSoftware: boolean) =>
+    [...turnedPieces({ isSoftware }, { tensor: B, start: 10, end: 610 })]
       .map(({ tensor, start, end }) => [tensor.nRows, start, end]);
-  deepEqual(pieces(), [[300, 10, 310]]);
-  deepEqual(pieces(20_000), [[192, 10, 202], [108, 202, 310]]);
-  for (const [nRows] of pieces(20_000)) ok(128 * nRows! <= 25_000);
+  deepEqual(pieces(false), [[600, 10, 610]]);
+  deepEqual(pieces(true), [[256, 10, 266], [256, 266, 522], [88, 522, 610]]);
 });
 
 Deno.test("matmul() transposes large weights piece by piece, to the same bits", async () => {
   const gpu = await testGpu();
-  const [M, N, K] = [8, 1280, 2 ** 15];
+  const [M, N, K] = [8, 384, 2 ** 15];
   const call = weights(gpu, M, [N, K]);
   using A = call.A;
   using B = call.B;
@@ -209,5 +208,5 @@ Deno.test("matmul() transposes large weights piece by piece, to the same bits", 
   ok(straight.every((value) => Number.isFinite(value) && value !== 0));
   deepEqual(await run(true), straight);
   const copy = gpu.scratch.get("turned B");
-  ok(copy instanceof Tensor && copy.byteLength <= 2 ** 26, `${copy}`);
+  ok(copy instanceof Tensor && copy.byteLength <= 2 ** 23, `${copy}`);
 });
