@@ -192,7 +192,7 @@ function chooseVariant(
 }
 
 /** Rows of A from which on transposing a model's weights for a product, again each time, takes less time than it saves. */
-const TURNED_ROWS = 128;
+const TURNED_ROWS = 64;
 
 /** Packed rows of a model's weights. */
 export function isWeights(
