@@ -80,7 +80,11 @@ export function textOf(report: Report): string {
       steering.percent.toFixed(2)
     } % more time (${steering.plainMs.toFixed(2)} ms, steered ${
       steering.steeredMs.toFixed(2)
-    } ms)${
+    } ms${
+      steering.cpuPercent === undefined
+        ? ""
+        : `; processor ${steering.cpuPercent.toFixed(2)} %`
+    })${
       steering.kernelPercent === undefined
         ? ""
         : `; its kernel takes ${

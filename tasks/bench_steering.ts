@@ -10,6 +10,7 @@ import { steerKernel } from "../kernels/steer.ts";
 import { SteeringBank } from "../steer/interventions.ts";
 import { decodeBatch, decodeCache, type Measured } from "./bench_model.ts";
 import {
+  type Duration,
   median,
   type Recorded,
   timeInTurns,
@@ -25,6 +26,8 @@ export interface SteeringCost {
   readonly steeredMs: number;
   /** Percent that steering adds; the median of the turns. */
   readonly percent: number;
+  /** The same from processor times, on a software driver. */
+  readonly cpuPercent?: number;
   /** Percent of the step's other kernels that the kernel of steering takes, timed by itself; undefined without timestamps. */
   readonly kernelPercent?: number;
 }
@@ -55,17 +58,26 @@ export async function benchSteering(measured: Measured): Promise<SteeringCost> {
         hook: (rec, layer, resid) => bank.run(rec, layer, resid),
       }),
     });
-  const [plain, steered] = (await timeInTurns(
+  const [plain, steered] = await timeInTurns(
     gpu,
     [step(false), step(true)],
     TURNS,
-  )).map((turns) => turns.map(({ ms }) => ms)) as [number[], number[]];
+  ) as [Duration[], Duration[]];
+  const more = (a: readonly number[], b: readonly number[]): number =>
+    100 * (median(b.map((ms, i) => ms / a[i]!)) - 1);
+  const cpu = (turns: readonly Duration[]): number[] =>
+    turns.flatMap(({ cpuMs }) => cpuMs ?? []);
+  const walls = [plain, steered].map((turns) => turns.map(({ ms }) => ms)) as [
+    number[],
+    number[],
+  ];
   const kernelPercent = await shareOfKernel(gpu, step(true));
   return {
     nFeatures: N_FEATURES,
-    plainMs: median(plain),
-    steeredMs: median(steered),
-    percent: 100 * (median(steered.map((ms, i) => ms / plain[i]!)) - 1),
+    plainMs: median(walls[0]),
+    steeredMs: median(walls[1]),
+    percent: more(...walls),
+    ...(gpu.isSoftware && { cpuPercent: more(cpu(plain), cpu(steered)) }),
     ...(kernelPercent !== undefined && { kernelPercent }),
   };
 }
