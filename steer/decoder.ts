@@ -205,9 +205,9 @@ export class Decoder implements Disposable {
     const row = this.#rows.pop();
     if (!row) return;
     this.#cache.release(row.index);
-    if (this.#rows.length === 0) return row.reply.finish("memory");
-    this.#waiting.unshift(row.reply);
-    this.#isCrowded = true;
+    this.#isCrowded = this.#rows.length > 0;
+    if (this.#isCrowded) this.#waiting.unshift(row.reply);
+    else row.reply.finish("memory");
   }
 
   /** One pass over what waits of prompts; whether there was any. */

@@ -137,6 +137,16 @@ Deno.test("Decoder ends a reply that asks for more than its pages, and the other
     assert.equal(reply!.end, "length");
     assert.deepEqual([...reply!.ids], await alone(model, requests[request]!));
   }
+  // Each takes the other's pages, and still has too few.
+  const growing = { ...requests[0]!, maxNewTokens: 40 };
+  const both = await decode(model, [growing, growing], {
+    maxCachedTokens: 2 * PAGE_TOKENS,
+  });
+  const grown = await alone(model, growing);
+  for (const { end, ids } of both) {
+    assert.equal(end, "memory");
+    assert.deepEqual([...ids], grown.slice(0, ids.length));
+  }
   const tooLong = { prompt: PROMPTS[3]!, maxNewTokens: 2, sampling: GREEDY };
   const [refused, other] = await decode(model, [tooLong, requests[0]!], {
     maxCachedTokens: PAGE_TOKENS,
