@@ -131,8 +131,11 @@ for (const type of ["q8", "q4"] as const) {
               total += w.reduce((sum, x) => sum + x * x, 0);
             }
           }
-          // Ties are rare in random weights.
-          assert.ok(nEqual >= 0.99 * nLevels, `${nEqual} of ${nLevels} equal`);
+          // Ties are rare in random weights, though f16 has some.
+          assert.ok(
+            nEqual >= 0.98 * nLevels - 2,
+            `${nEqual} of ${nLevels} equal`,
+          );
           const relative = Math.sqrt(error / total);
           assert.ok(relative < (type === "q8" ? 0.008 : 0.11), `${relative}`);
         }
