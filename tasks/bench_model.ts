@@ -144,7 +144,7 @@ function perToken(all: Duration, first: Duration, n: number): Duration {
 /** Launches of a profile. */
 const MOST_LAUNCHES = 2000;
 
-/** What a step takes beside its kernels: recording, reading tokens back. */
+/** What a step takes beside its kernels: recording, reading tokens back. Nothing where it drowns in other work's noise. */
 async function outsideKernels(
   { model, section }: Measured,
   run: (maxNewTokens: number) => Promise<unknown>,
@@ -160,6 +160,7 @@ async function outsideKernels(
       await kernelTime(gpu, () => run(n)),
     );
   const kernelMs = (await kernels(n) - await kernels(1)) / (n - 1);
+  if (kernelMs > ms) return [];
   return [{
     section,
     what: "  of which no kernel runs (recording, readback)",
