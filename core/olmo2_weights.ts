@@ -39,7 +39,7 @@ export function modelShapes(
 }
 
 /** Names and shapes of block `l`'s tensors, as Hugging Face names them. */
-export function layerShapes(
+function layerShapes(
   config: Olmo2Config,
   l: number,
 ): [string, number[]][] {

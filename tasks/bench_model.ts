@@ -33,7 +33,7 @@ export interface Measured {
 }
 
 /** Numbers of weights that a token meets: those of a block, and of the head. */
-export function weightCounts(
+function weightCounts(
   config: Olmo2Config,
 ): { block: number; head: number } {
   const counts = weightShapes(config).map(([out, in_]) => out * in_);

@@ -11,7 +11,7 @@ import { passBytes, type StoredModel, weightBytes } from "./memory.ts";
 import type { MemoryBudget } from "./memory_plan.ts";
 
 /** Tokens of a prompt that go through the model at once, at most. */
-export const PASS_TOKENS = 2048;
+const PASS_TOKENS = 2048;
 
 /** A model, and what it is to hold at once. */
 export interface ModelUse {

@@ -125,8 +125,10 @@ export const others = (sampling: Sampling): GenerateRequest[] =>
     sampling: { ...sampling, seed: 100 + i },
   }));
 
-/** An SAE of two features whose directions are so long that steering by them makes logits infinite. */
-export async function hugeSae(d_model: number): Promise<SaeFile> {
+/** Files of an SAE of two features whose directions are so long that steering by them makes logits infinite. */
+export async function hugeSaeFiles(
+  d_model: number,
+): Promise<Record<string, Uint8Array>> {
   const d_sae = 2;
   const weights = (name: string, shape: number[], scale: number) => {
     const size = shape.reduce((product, n) => product * n, 1);
@@ -140,11 +142,16 @@ export async function hugeSae(d_model: number): Promise<SaeFile> {
     weights("decode.bias", [d_model], 1),
   ]));
   const config = { input_size: d_model, hidden_size: d_sae };
-  const files = {
+  return {
     "sae_config.json": new TextEncoder().encode(JSON.stringify(config)),
     "sae_weights.safetensors": new Uint8Array(
       await new Blob(chunks as Uint8Array<ArrayBuffer>[]).arrayBuffer(),
     ),
   };
+}
+
+/** The same in memory, to be applied after block 1. */
+export async function hugeSae(d_model: number): Promise<SaeFile> {
+  const files = await hugeSaeFiles(d_model);
   return await SaeFile.open(memoryFolder("huge", files), { layer: 1 });
 }

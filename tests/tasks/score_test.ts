@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
-import { runTask } from "./run_task.ts";
+import { join } from "node:path";
+import { hugeSaeFiles } from "../steer/fixture_models.ts";
+import { runTask, scratchFolder } from "./run_task.ts";
 
 const score = (...args: string[]) => runTask(["score", "--quiet", ...args]);
 
@@ -82,4 +84,21 @@ Deno.test("score refuses what it cannot score, in one line", async () => {
     assert.match(stderr, pattern);
     assert.equal(stderr.trimEnd().split("\n").length, 1, stderr);
   }
+});
+
+Deno.test("score says so in one line when steering makes the logits infinite", async () => {
+  using folder = scratchFolder();
+  for (const [name, bytes] of Object.entries(await hugeSaeFiles(192))) {
+    Deno.writeFileSync(join(folder.path, name), bytes);
+  }
+  const { code, stdout, stderr } = await score(
+    "The dragon sat on its gold.",
+    ...["--sae", folder.path, "--layer", "1", "--steer", "0=1e10:add"],
+  );
+  assert.equal(code, 1);
+  assert.equal(stdout, "");
+  assert.match(
+    stderr,
+    /^error: Cannot score: expected finite log-probabilities: got others \(steered: 0=10000000000:add\): steer less strongly\n$/,
+  );
 });
