@@ -4,7 +4,8 @@
  * @module
  */
 import { bf16ToF32, f16ToF32 } from "./dtype.ts";
-import type { Safetensors, TensorInfo } from "./safetensors.ts";
+import { storedBytes, type StoredDtype } from "./safetensors_header.ts";
+import type { StoredTensor, TensorFile } from "./tensor_file.ts";
 
 /** Values of one matrix; row i belongs to feature i. */
 export interface FeatureRows {
@@ -29,25 +30,26 @@ const READ_AHEAD = 16;
  * @throws {RangeError} If there is no such tensor.
  */
 export function featureRows(
-  file: Safetensors,
+  file: TensorFile,
   name: string,
   d_sae: number,
   d_model: number,
   orientation: Orientation,
 ): FeatureRows {
-  const isTransposed = orientation === "[d_model, d_sae]";
-  const shape = isTransposed ? [d_model, d_sae] : [d_sae, d_model];
+  const byModel = orientation === "[d_model, d_sae]";
+  const shape = byModel ? [d_model, d_sae] : [d_sae, d_model];
   const info = floatTensor(file, name, shape);
-  const readRows = isTransposed
+  const rowBytes = d_model * ELEMENT_BYTES[info.dtype]!;
+  const readRows = byModel !== (info.isTransposed ?? false)
     ? transposedReader(file, info, d_sae, d_model)
     : async (start: number, end: number): Promise<Float32Array<ArrayBuffer>> =>
-      toFloats(info, await file.bytes(name, start, end));
+      toFloats(info, await file.read(name, start * rowBytes, end * rowBytes));
   return {
     async rows(start, end): Promise<Float32Array<ArrayBuffer>> {
       const whole = Number.isInteger(start) && Number.isInteger(end);
       if (!whole || start < 0 || start > end || end > d_sae) {
         throw new RangeError(
-          `Cannot read tensor "${name}" of "${file.source.name}": expected features inside [0, ${d_sae}): got [${start}, ${end})`,
+          `Cannot read tensor "${name}" of "${file.name}": expected features inside [0, ${d_sae}): got [${start}, ${end})`,
         );
       }
       const values = await readRows(start, end);
@@ -68,28 +70,31 @@ export function featureRows(
  * @throws {RangeError} If there is no such tensor, or a value is not finite.
  */
 export async function floatVector(
-  file: Safetensors,
+  file: TensorFile,
   name: string,
   length: number,
 ): Promise<Float32Array<ArrayBuffer>> {
   const info = floatTensor(file, name, [length]);
-  const values = toFloats(info, await file.bytes(name));
+  const values = toFloats(
+    info,
+    await file.read(name, 0, storedBytes(info.dtype, info.shape)),
+  );
   checkFinite(file, name, values, (i) => `[${i}]`);
   return values;
 }
 
 /** What the header says of a tensor that must have this shape. */
 function floatTensor(
-  file: Safetensors,
+  file: TensorFile,
   name: string,
   shape: readonly number[],
-): TensorInfo {
+): StoredTensor {
   const info = file.info(name);
   const fits = info.shape.length === shape.length &&
     info.shape.every((size, i) => size === shape[i]);
   if (fits && Object.hasOwn(ELEMENT_BYTES, info.dtype)) return info;
   throw new TypeError(
-    `Cannot read "${file.source.name}": expected tensor "${name}" to be F32, BF16 or F16[${
+    `Cannot read "${file.name}": expected tensor "${name}" to be F32, BF16, F16 or F64[${
       shape.join(", ")
     }]: got ${info.dtype}[${
       info.shape.join(", ")
@@ -98,17 +103,19 @@ function floatTensor(
 }
 
 /** Element types of SAE weights, with their bytes. */
-const ELEMENT_BYTES: Partial<Record<TensorInfo["dtype"], number>> = {
+const ELEMENT_BYTES: Partial<Record<StoredDtype, number>> = {
+  F64: 8,
   F32: 4,
   BF16: 2,
   F16: 2,
 };
 
 function toFloats(
-  { dtype }: TensorInfo,
+  { dtype }: StoredTensor,
   { buffer }: Uint8Array<ArrayBuffer>,
 ): Float32Array<ArrayBuffer> {
   if (dtype === "F32") return new Float32Array(buffer);
+  if (dtype === "F64") return new Float32Array(new Float64Array(buffer));
   const bits = new Uint16Array(buffer);
   return dtype === "BF16" ? bf16ToF32(bits) : f16ToF32(bits);
 }
@@ -118,8 +125,8 @@ function toFloats(
  * every row; blocks of all features are read without gaps.
  */
 function transposedReader(
-  file: Safetensors,
-  info: TensorInfo,
+  file: TensorFile,
+  info: StoredTensor,
   d_sae: number,
   d_model: number,
 ): (start: number, end: number) => Promise<Float32Array<ArrayBuffer>> {
@@ -147,8 +154,8 @@ function transposedReader(
 
 /** f32 `[end - start, d_model]` from columns [start, end) of a stored `[d_model, d_sae]`. */
 async function gather(
-  file: Safetensors,
-  info: TensorInfo,
+  file: TensorFile,
+  info: StoredTensor,
   d_model: number,
   d_sae: number,
   start: number,
@@ -163,10 +170,10 @@ async function gather(
   const values = new Float32Array(n * d_model);
   for (let row = 0; row < d_model; row += chunkRows) {
     const nRows = Math.min(chunkRows, d_model - row);
-    const first = info.start + (row * d_sae + start) * bytes;
+    const first = (row * d_sae + start) * bytes;
     const chunk = toFloats(
       info,
-      await file.source.read(first, first + nRows * n * bytes),
+      await file.read(info.name, first, first + nRows * n * bytes),
     );
     for (let j = 0; j < nRows; j++) {
       for (let i = 0; i < n; i++) {
@@ -178,7 +185,7 @@ async function gather(
 }
 
 function checkFinite(
-  file: Safetensors,
+  file: TensorFile,
   name: string,
   values: Float32Array,
   place: (index: number) => string,
@@ -186,7 +193,7 @@ function checkFinite(
   const bad = values.findIndex((value) => !Number.isFinite(value));
   if (bad < 0) return;
   throw new RangeError(
-    `Cannot read "${file.source.name}": expected finite values in tensor "${name}": got ${
+    `Cannot read "${file.name}": expected finite values in tensor "${name}": got ${
       values[bad]
     } at ${place(bad)}: the file is damaged: fetch it again`,
   );
