@@ -4,7 +4,11 @@
  * @module
  */
 import { bf16ToF32, f16ToF32 } from "./dtype.ts";
-import { storedBytes, type StoredDtype } from "./safetensors_header.ts";
+import {
+  storedBytes,
+  type StoredDtype,
+  storedElementBytes,
+} from "./safetensors_header.ts";
 import type { StoredTensor, TensorFile } from "./tensor_file.ts";
 
 /** Values of one matrix; row i belongs to feature i. */
@@ -81,6 +85,57 @@ export async function floatVector(
   );
   checkFinite(file, name, values, (i) => `[${i}]`);
   return values;
+}
+
+/**
+ * Reads a tensor of one number.
+ * @throws {TypeError} If it is no number, or of more than one.
+ * @throws {RangeError} If there is no such tensor, or it is not finite.
+ */
+export async function scalar(file: TensorFile, name: string): Promise<number> {
+  const { dtype, shape } = file.info(name);
+  const n = storedBytes(dtype, shape);
+  const isFloat = Object.hasOwn(ELEMENT_BYTES, dtype);
+  if (n !== storedElementBytes(dtype) || !(isFloat || dtype in INTEGERS)) {
+    throw new TypeError(
+      `Cannot read "${file.name}": expected tensor "${name}" to be one number: got ${dtype}[${
+        shape.join(", ")
+      }]: check that the files of this folder belong together`,
+    );
+  }
+  const bytes = await file.read(name, 0, n);
+  const values = isFloat
+    ? toFloats({ name, dtype, shape }, bytes)
+    : Float32Array.of(INTEGERS[dtype]!(new DataView(bytes.buffer)));
+  checkFinite(file, name, values, () => "its only place");
+  return values[0]!;
+}
+
+const INTEGERS: Partial<Record<StoredDtype, (view: DataView) => number>> = {
+  I32: (view) => view.getInt32(0, true),
+  I64: (view) => Number(view.getBigInt64(0, true)),
+};
+
+/**
+ * The sizes of an SAE whose config does not tell them, by one of its matrices.
+ * @throws {TypeError} If it is no matrix.
+ * @throws {RangeError} If there is no such tensor, or it is of no SAE.
+ */
+export function matrixSizes(
+  file: TensorFile,
+  name: string,
+  orientation: Orientation,
+): { d_model: number; d_sae: number } {
+  const { shape } = file.info(name);
+  const [d_sae = 0, d_model = 0] = orientation === "[d_sae, d_model]"
+    ? shape
+    : shape.toReversed();
+  if (shape.length === 2 && d_model > 0 && d_sae > 0) return { d_model, d_sae };
+  throw new TypeError(
+    `Cannot read "${file.name}": expected tensor "${name}" to be a matrix ${orientation}: got shape [${
+      shape.join(", ")
+    }]: check that it is an SAE`,
+  );
 }
 
 /** What the header says of a tensor that must have this shape. */

@@ -5,11 +5,11 @@
 import type { HookPoint } from "./hook_point.ts";
 import {
   CONFIG_FILES,
-  parseSaeConfig,
   type SaeArchitecture,
   saeLensConfig,
   type SaeMetadata,
 } from "./sae_config.ts";
+import { parseSaeLensConfig } from "./sae_layouts/saelens.ts";
 import { safetensorsChunks } from "./safetensors.ts";
 
 /** The weights of an SAE in host memory, all f32. */
@@ -116,7 +116,7 @@ export async function saveSae(
   checkWeights(weights, metadata.architecture);
   const { d_model, d_sae, W_enc, b_enc, W_dec, b_dec, threshold } = weights;
   const config = saeLensConfig(d_model, d_sae, metadata);
-  parseSaeConfig("saelens", config, CONFIG_FILES.saelens);
+  parseSaeLensConfig(config, CONFIG_FILES.saelens);
   await write(
     WEIGHTS_FILE,
     safetensorsChunks([

@@ -13,7 +13,7 @@ import {
   type TensorInfo,
 } from "./safetensors_header.ts";
 import { checkRange, type Folder, readJson, type Source } from "./source.ts";
-import { missingTensor, type TensorFile } from "./tensor_file.ts";
+import { missingTensor } from "./tensor_file.ts";
 
 export type { StoredDtype, TensorInfo } from "./safetensors_header.ts";
 export { safetensorsChunks, type TensorToWrite } from "./safetensors_writer.ts";
@@ -22,7 +22,7 @@ const SINGLE_FILE = "model.safetensors";
 const INDEX_FILE = "model.safetensors.index.json";
 
 /** An open safetensors file. Only its header is in memory. */
-export class Safetensors implements TensorFile {
+export class Safetensors {
   /** The file. */
   readonly source: Source;
   /** All tensors by name, in the order of their bytes. */
