@@ -118,7 +118,7 @@ function parseHeader(
   const subject = `Cannot read "${file}": array ${
     JSON.stringify(name.slice(0, 80))
   }`;
-  const text = new TextDecoder("latin1").decode(bytes);
+  const text = String.fromCharCode(...bytes);
   const isWide = text.charCodeAt(6) > 1;
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   const start = isWide ? 12 : 10;

@@ -4,7 +4,7 @@
  * @module
  */
 import type { SaeLayout, SaeMetadata } from "./sae_config.ts";
-import { type FeatureRows, floatVector } from "./sae_rows.ts";
+import { type FeatureRows, floatTensor, floatVector } from "./sae_rows.ts";
 import type { TensorFile } from "./tensor_file.ts";
 
 /** A vector of an SAE that is read, or computed once, when it is asked for. */
@@ -35,12 +35,17 @@ export interface SaeForm {
 /** Bytes of rows that are in memory at once. */
 const BLOCK_BYTES = 16 * 2 ** 20;
 
-/** A stored vector of this length. */
+/**
+ * A stored vector of this length.
+ * @throws {TypeError} If it is no float tensor, or of another length.
+ * @throws {RangeError} If there is no such tensor.
+ */
 export function storedVector(
   file: TensorFile,
   name: string,
   length: number,
 ): LazyVector {
+  floatTensor(file, name, [length]);
   return once(async () =>
     new Float64Array(await floatVector(file, name, length))
   );
@@ -68,12 +73,20 @@ export function scaledRows(
   factors: LazyVector,
 ): FeatureRows {
   return {
+    name: rows.name,
     async rows(start, end): Promise<Float32Array<ArrayBuffer>> {
       const values = await rows.rows(start, end);
       const scale = await factors();
       const d_model = values.length / (end - start);
       for (let i = 0; i < values.length; i++) {
-        values[i]! *= scale[start + Math.floor(i / d_model)]!;
+        const feature = start + Math.floor(i / d_model);
+        values[i]! *= scale[feature]!;
+        if (Number.isFinite(values[i])) continue;
+        throw new RangeError(
+          `Cannot read ${rows.name}: expected finite values once all is folded: got ${
+            values[i]
+          } for feature ${feature}: the file is damaged: fetch it again`,
+        );
       }
       return values;
     },

@@ -13,6 +13,8 @@ import type { StoredTensor, TensorFile } from "./tensor_file.ts";
 
 /** Values of one matrix; row i belongs to feature i. */
 export interface FeatureRows {
+  /** What errors call it: the tensor and its file. */
+  readonly name: string;
   /**
    * f32 `[end - start, d_model]`: features [start, end).
    * @throws {RangeError} If there is no such feature, or a value is not finite.
@@ -48,12 +50,14 @@ export function featureRows(
     ? transposedReader(file, info, d_sae, d_model)
     : async (start: number, end: number): Promise<Float32Array<ArrayBuffer>> =>
       toFloats(info, await file.read(name, start * rowBytes, end * rowBytes));
+  const title = `tensor "${name}" of "${file.name}"`;
   return {
+    name: title,
     async rows(start, end): Promise<Float32Array<ArrayBuffer>> {
       const whole = Number.isInteger(start) && Number.isInteger(end);
       if (!whole || start < 0 || start > end || end > d_sae) {
         throw new RangeError(
-          `Cannot read tensor "${name}" of "${file.name}": expected features inside [0, ${d_sae}): got [${start}, ${end})`,
+          `Cannot read ${title}: expected features inside [0, ${d_sae}): got [${start}, ${end})`,
         );
       }
       const values = await readRows(start, end);
@@ -138,8 +142,12 @@ export function matrixSizes(
   );
 }
 
-/** What the header says of a tensor that must have this shape. */
-function floatTensor(
+/**
+ * What the file tells of a tensor that must have this shape.
+ * @throws {TypeError} If it is no float tensor, or of another shape.
+ * @throws {RangeError} If there is no such tensor.
+ */
+export function floatTensor(
   file: TensorFile,
   name: string,
   shape: readonly number[],
