@@ -20,6 +20,8 @@ export interface SaeForm {
   readonly d_sae: number;
   /** What is known of it beside its weights. */
   readonly metadata: SaeMetadata;
+  /** Where it reads and writes, as its files call it, if that is no place on the residual stream. */
+  readonly elsewhere?: string;
   /** Encoder directions `[d_sae, d_model]`. */
   readonly W_enc: FeatureRows;
   /** Encoder biases `[d_sae]`. */

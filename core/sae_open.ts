@@ -49,13 +49,15 @@ export async function openSaeForm(
   const form = await openLayout(layout, folder, weights, layer);
   const { hookPoint } = form.metadata;
   if (layer === undefined) return form;
-  if (!hookPoint && layout !== "saelens") {
+  if (!hookPoint && !form.elsewhere) {
     const asked = `resid_post[${layer}]` as const;
     return { ...form, metadata: { ...form.metadata, hookPoint: asked } };
   }
-  if (!hookPoint || hookPlace(hookPoint).layer === layer) return form;
+  if (hookPoint && hookPlace(hookPoint).layer === layer) return form;
   throw new RangeError(
-    `Cannot read "${source.name}": expected layer ${layer} as asked: got an SAE of ${hookPoint}: leave --layer out`,
+    `Cannot read "${source.name}": expected layer ${layer} as asked: got an SAE of ${
+      hookPoint ?? form.elsewhere
+    }: leave --layer out`,
   );
 }
 

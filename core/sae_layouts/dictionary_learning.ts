@@ -6,7 +6,7 @@
  */
 import { z } from "zod";
 import { checkJson } from "../check_json.ts";
-import { type HookPoint, isHookPoint } from "../hook_point.ts";
+import { type HookPoint, hookPointNamed } from "../hook_point.ts";
 import type { SaeMetadata } from "../sae_config.ts";
 import {
   constantVector,
@@ -66,7 +66,11 @@ export async function dictionaryLearningForm(
     ? undefined
     : checkJson(Config, json, configFile);
   const className = config?.trainer.dict_class ?? classOf(file);
-  const form = linearForm(file, className, configMetadata(config));
+  const place = placeOf(config);
+  const form: SaeForm = {
+    ...linearForm(file, className, configMetadata(config, place)),
+    ...(typeof place === "object" && place),
+  };
   const perFeature = (name: string) => storedVector(file, name, form.d_sae);
   switch (className) {
     case "AutoEncoderNew":
@@ -195,29 +199,30 @@ function unlessOne(norms: LazyVector): LazyVector {
 }
 
 /** What a config tells of any class. */
-function configMetadata(config: Config | undefined): SaeMetadata {
-  const { layer, submodule_name, lm_name } = config?.trainer ?? {};
-  const { io, ctx_len } = config?.buffer ?? {};
-  const hookPoint = (io ?? "out") === "out"
-    ? residPost(layer ?? undefined, submodule_name ?? undefined)
-    : undefined;
+function configMetadata(
+  config: Config | undefined,
+  place: ReturnType<typeof placeOf>,
+): SaeMetadata {
+  const { lm_name } = config?.trainer ?? {};
+  const { ctx_len } = config?.buffer ?? {};
   return {
     architecture: "relu",
     inputScale: 1,
-    ...(hookPoint && { hookPoint }),
+    ...(typeof place === "string" && { hookPoint: place }),
     ...(lm_name ? { modelName: lm_name } : {}),
     ...(ctx_len ? { contextLength: ctx_len } : {}),
   };
 }
 
-/** Its buffers hook the block of a layer, unless another submodule is named. */
-function residPost(
-  layer: number | undefined,
-  submodule: string | undefined,
-): HookPoint | undefined {
-  const form = /^(?:resid_post_layer_|(?:\w+\.)*(?:layers|h)\.)(\d+)$/;
-  const named = form.exec(submodule ?? "")?.[1];
-  const block = submodule === undefined ? layer : named;
-  const hookPoint = `resid_post[${block}]`;
-  return isHookPoint(hookPoint) ? hookPoint : undefined;
+/** Where it reads: its buffers hook the block of a layer, unless another submodule or its input is named. */
+function placeOf(
+  config: Config | undefined,
+): HookPoint | { elsewhere: string } | undefined {
+  const { layer, submodule_name } = config?.trainer ?? {};
+  const io = config?.buffer?.io ?? "out";
+  const name = submodule_name || `layers.${layer}`;
+  const hookPoint = hookPointNamed(name);
+  if (io === "out" && hookPoint) return hookPoint;
+  if (io === "out" && !submodule_name) return undefined;
+  return { elsewhere: `${name} (${io})` };
 }

@@ -5,7 +5,7 @@
  */
 import { z } from "zod";
 import { checkJson } from "../check_json.ts";
-import { type HookPoint, isHookPoint } from "../hook_point.ts";
+import { type HookPoint, hookPointNamed, isHookPoint } from "../hook_point.ts";
 import { d_model, d_sae, type SaeMetadata } from "../sae_config.ts";
 import {
   constantVector,
@@ -128,8 +128,9 @@ function renewed(json: unknown, file: string): unknown {
 /** What a config tells of its SAE beside the weights. */
 export function saeLensMetadata(config: SaeLensConfig): SaeMetadata {
   const { metadata, architecture, k } = config;
+  const hookPoint = hookPointNamed(metadata.hook_name ?? "");
   const { formatVersion: _, ...ours } = metadata.open_concept_steering ??
-    { formatVersion: 1, inputScale: 1, ...residPost(metadata.hook_name ?? "") };
+    { formatVersion: 1, inputScale: 1, ...(hookPoint && { hookPoint }) };
   return {
     architecture: architecture === "standard"
       ? "relu"
@@ -141,13 +142,6 @@ export function saeLensMetadata(config: SaeLensConfig): SaeMetadata {
     ...(metadata.model_name ? { modelName: metadata.model_name } : {}),
     ...(metadata.context_size ? { contextLength: metadata.context_size } : {}),
   };
-}
-
-/** TransformerLens names the stream after block l `blocks.l.hook_resid_post`. */
-function residPost(hookName: string): { hookPoint?: HookPoint } {
-  const [, layer] = /^blocks\.(\d+)\.hook_resid_post$/.exec(hookName) ?? [];
-  const hookPoint = `resid_post[${layer}]`;
-  return isHookPoint(hookPoint) ? { hookPoint } : {};
 }
 
 /** File of the factor that activations were multiplied by in training, of checkpoints that were not folded. */
@@ -186,11 +180,14 @@ function plainForm(file: TensorFile, config: SaeLensConfig): SaeForm {
   const { d_in: d_model, d_sae, architecture } = config;
   const perFeature = (name: string) => storedVector(file, name, d_sae);
   const isGated = architecture === "gated";
+  const metadata = saeLensMetadata(config);
+  const { hook_name } = config.metadata;
   const form: SaeForm = {
     layout: "saelens",
     d_model,
     d_sae,
-    metadata: saeLensMetadata(config),
+    metadata,
+    ...(hook_name && !metadata.hookPoint && { elsewhere: hook_name }),
     W_enc: featureRows(file, "W_enc", d_sae, d_model, "[d_model, d_sae]"),
     b_enc: perFeature(isGated ? "b_mag" : "b_enc"),
     W_dec: featureRows(file, "W_dec", d_sae, d_model, "[d_sae, d_model]"),

@@ -5,7 +5,7 @@
  */
 import { z } from "zod";
 import { checkJson } from "../check_json.ts";
-import { type HookPoint, isHookPoint } from "../hook_point.ts";
+import { hookPointNamed } from "../hook_point.ts";
 import { d_model, d_sae } from "../sae_config.ts";
 import { foldInputBias, type SaeForm, storedVector } from "../sae_form.ts";
 import { featureRows } from "../sae_rows.ts";
@@ -48,7 +48,7 @@ export function sparsifyForm(
     { num_latents: nLatents },
     configFile,
   );
-  const hookPoint = residPost(folder);
+  const hookPoint = hookPointNamed(folder.split(/[/\\]/).at(-1)!);
   const form: SaeForm = {
     layout: "sparsify",
     d_model,
@@ -71,11 +71,4 @@ export function sparsifyForm(
     b_dec: storedVector(file, "b_dec", d_model),
   };
   return foldInputBias(form, form.b_dec);
-}
-
-/** The output of block l is the module `layers.l`, or `h.l` of GPT-2. */
-function residPost(folder: string): HookPoint | undefined {
-  const [, layer] = /(?:^|[/\\.])(?:layers|h)\.(\d+)[/\\]?$/.exec(folder) ?? [];
-  const hookPoint = `resid_post[${layer}]`;
-  return isHookPoint(hookPoint) ? hookPoint : undefined;
 }

@@ -5,9 +5,10 @@
  */
 import assert from "node:assert/strict";
 import type { SaeFile } from "../../core/sae_file.ts";
-import { Safetensors } from "../../core/safetensors.ts";
+import { Safetensors, safetensorsChunks } from "../../core/safetensors.ts";
 import { directory } from "../../core/files.ts";
 import type { Folder } from "../../core/source.ts";
+import { writableFolder } from "./sae_for_tests.ts";
 
 /** Folder of the files that other tools wrote. */
 export const FORMATS: Folder = directory(
@@ -161,4 +162,55 @@ export async function assertSame(
     const share = off / Math.hypot(...want[name]);
     assert.ok(share < 1e-6, `${label}: ${name} are off by ${share}`);
   }
+}
+
+/** exp(r_mag)·u + b_mag where that and u + b_gate are above 0; u is without biases. */
+export function gated(
+  { r_mag, b_gate, b_enc }: RawWeights,
+  u: number[],
+): number[] {
+  return u.map((value, i) =>
+    value + b_gate[i]! > 0
+      ? Math.max(Math.exp(r_mag[i]!) * value + b_enc[i]!, 0)
+      : 0
+  );
+}
+
+/** A value as the bytes of a JSON file. */
+export function json(value: unknown): Uint8Array {
+  return new TextEncoder().encode(JSON.stringify(value));
+}
+
+/** Tensors of a safetensors file; matrices `[d_sae, d_model]` as they are or transposed. */
+export async function safetensorsOf(
+  tensors: Record<string, Float32Array>,
+  { d_model, d_sae }: RawWeights,
+  transposed: readonly string[] = [],
+): Promise<Uint8Array> {
+  const { files, write } = writableFolder();
+  await write(
+    "f",
+    safetensorsChunks(
+      Object.entries(tensors).map(([name, values]) => {
+        const isMatrix = values.length === d_sae * d_model;
+        const turned = transposed.includes(name);
+        const stored = turned
+          ? values.map((_, i) =>
+            values[(i % d_sae) * d_model + Math.floor(i / d_sae)]!
+          )
+          : values;
+        return {
+          name,
+          dtype: "F32" as const,
+          shape: isMatrix
+            ? (turned ? [d_model, d_sae] : [d_sae, d_model])
+            : values.length === 1
+            ? []
+            : [values.length],
+          bytes: new Uint8Array(stored.buffer),
+        };
+      }),
+    ),
+  );
+  return files["f"]!;
 }
