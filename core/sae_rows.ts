@@ -200,13 +200,15 @@ function transposedReader(
     );
     return Math.max(n, Math.floor(bytes / (4 * d_model)));
   };
-  let block = { start: 0, end: 0, values: new Float32Array(0) };
+  const none = { start: 0, end: 0, values: new Float32Array(0) };
+  let block = none;
   return async (start, end): Promise<Float32Array<ArrayBuffer>> => {
     if (start < block.start || end > block.end) {
       const n = blockOf(end - start);
       // A small matrix is read whole, whatever part is asked first.
       const first = n < d_sae ? start : 0;
       const last = Math.min(first + n, d_sae);
+      block = none; // two of them are not held
       const values = await gather(file, info, d_model, d_sae, first, last);
       block = { start: first, end: last, values };
     }
@@ -214,6 +216,9 @@ function transposedReader(
     return block.values.slice(start * d_model - offset, end * d_model - offset);
   };
 }
+
+/** Rows of the stored matrix that are turned together: as many neighbors are written at once. */
+const TILE_ROWS = 16;
 
 /** f32 `[end - start, d_model]` from columns [start, end) of a stored `[d_model, d_sae]`. */
 async function gather(
@@ -226,25 +231,40 @@ async function gather(
 ): Promise<Float32Array<ArrayBuffer>> {
   const n = end - start;
   const bytes = ELEMENT_BYTES[info.dtype]!;
-  const isWhole = n === d_sae;
-  const chunkRows = isWhole
-    ? Math.max(1, Math.floor(BLOCK_BYTES.atLeast / (d_sae * bytes)))
+  // Whole rows lie one behind the other, and are read at once.
+  const readRows = n === d_sae
+    ? Math.max(TILE_ROWS, Math.floor(BLOCK_BYTES.atLeast / (d_sae * bytes)))
     : 1;
+  const chunkRows = Math.max(readRows, TILE_ROWS);
   const values = new Float32Array(n * d_model);
   for (let row = 0; row < d_model; row += chunkRows) {
-    const nRows = Math.min(chunkRows, d_model - row);
-    const first = (row * d_sae + start) * bytes;
-    const chunk = toFloats(
-      info,
-      await file.read(info.name, first, first + nRows * n * bytes),
-    );
-    for (let j = 0; j < nRows; j++) {
-      for (let i = 0; i < n; i++) {
-        values[i * d_model + row + j] = chunk[j * n + i]!;
-      }
+    const last = Math.min(row + chunkRows, d_model);
+    const chunk = new Float32Array((last - row) * n);
+    for (let j = row; j < last; j += readRows) {
+      const first = (j * d_sae + start) * bytes;
+      const size = Math.min(readRows, last - j) * n * bytes;
+      const read = await file.read(info.name, first, first + size);
+      chunk.set(toFloats(info, read), (j - row) * n);
+    }
+    for (let j = row; j < last; j += TILE_ROWS) {
+      const tile = chunk.subarray((j - row) * n, (j + TILE_ROWS - row) * n);
+      turn(tile, n, values.subarray(j), d_model);
     }
   }
   return values;
+}
+
+/** Writes the rows of a tile as columns: `to[i, j] = tile[j, i]`. */
+function turn(
+  tile: Float32Array,
+  n: number,
+  to: Float32Array,
+  d_model: number,
+): void {
+  const nRows = tile.length / n;
+  for (let i = 0; i < n; i++) {
+    for (let j = 0; j < nRows; j++) to[i * d_model + j] = tile[j * n + i]!;
+  }
 }
 
 function checkFinite(
@@ -253,8 +273,9 @@ function checkFinite(
   values: Float32Array,
   place: (index: number) => string,
 ): void {
-  const bad = values.findIndex((value) => !Number.isFinite(value));
-  if (bad < 0) return;
+  let bad = 0;
+  while (bad < values.length && Number.isFinite(values[bad])) bad++;
+  if (bad === values.length) return;
   throw new RangeError(
     `Cannot read "${file.name}": expected finite values in tensor "${name}": got ${
       values[bad]
