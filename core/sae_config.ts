@@ -1,11 +1,9 @@
 /**
- * What is known of an SAE beside its weights, and the config that ours are written with. Those of all layouts are
- * read in `sae_layouts/`.
- * Source: SAELens 6, `SAEConfig.to_dict`.
+ * What is known of an SAE beside its weights. The configs of all layouts are read in `sae_layouts/`.
  * @module
  */
 import { z } from "zod";
-import { hookPlace, type HookPoint } from "./hook_point.ts";
+import { type HookPoint, isHookPoint } from "./hook_point.ts";
 
 /**
  * Functions from pre-activations to activations: `relu` keeps what is above 0, `topk` the k largest of those with all
@@ -40,6 +38,8 @@ export interface SaeMetadata {
   readonly nTokensTrained?: number;
   /** The training configuration, as its stage resolved it. */
   readonly recipe?: Readonly<Record<string, unknown>>;
+  /** The file that it was converted from: its layout, and the SHA-256 of its weights in hexadecimal. */
+  readonly convertedFrom?: { readonly layout: string; readonly sha256: string };
 }
 
 /** The layouts of SAE files, by the tools that write them. */
@@ -66,40 +66,24 @@ export const d_model = z.int().min(1).max(MAX_D_MODEL);
 /** Schema of the number of features. */
 export const d_sae = z.int().min(1).max(MAX_D_SAE);
 
-/** The `cfg.json` of an SAE that we write: SAELens 6 reads it, and finds ours in the metadata. */
-export function saeLensConfig(
-  d_model: number,
-  d_sae: number,
-  metadata: SaeMetadata & { hookPoint: HookPoint; modelName: string },
-): Readonly<Record<string, unknown>> {
-  const { modelName, contextLength, architecture, k, ...ours } = metadata;
-  const { site, layer } = hookPlace(metadata.hookPoint);
-  return {
-    architecture: architecture === "relu" ? "standard" : architecture,
-    ...(architecture === "topk"
-      ? { k, rescale_acts_by_decoder_norm: false }
-      : {}),
-    d_in: d_model,
-    d_sae,
-    dtype: "float32",
-    device: "cpu",
-    apply_b_dec_to_input: false,
-    normalize_activations: "none",
-    reshape_activations: "none",
-    metadata: {
-      // Without a version from 6 on, SAELens takes the config for an older form.
-      sae_lens_version: "6.0.0",
-      sae_lens_training_version: null,
-      model_name: modelName,
-      // TransformerLens has no name for the final norm read in the middle.
-      hook_name: site === "resid_post"
-        ? `blocks.${layer}.hook_resid_post`
-        : metadata.hookPoint,
-      hook_head_index: null,
-      context_size: contextLength ?? null,
-      prepend_bos: true,
-      dataset_path: metadata.text ?? null,
-      open_concept_steering: { formatVersion: 1, ...ours },
-    },
-  };
-}
+/** What this project writes into the config of a layout, under `open_concept_steering`, beside what the layout has. */
+export const OurMetadata = z.object({
+  formatVersion: z.literal(1),
+  hookPoint: z.custom<HookPoint>(
+    (text) => typeof text === "string" && isHookPoint(text),
+    "expected a hook point",
+  ),
+  modelFingerprint: z.string().exactOptional(),
+  inputScale: z.number().positive(),
+  nTokensTrained: z.int().min(0).exactOptional(),
+  text: z.string().exactOptional(),
+  inferenceThreshold: z.number().positive().exactOptional(),
+  recipe: z.record(z.string(), z.unknown()).exactOptional(),
+  convertedFrom: z.object({
+    layout: z.string(),
+    sha256: z.string().regex(/^[0-9a-f]{64}$/, "expected 64 hex digits"),
+  }).exactOptional(),
+  // SAELens has places of its own for these.
+  modelName: z.string().exactOptional(),
+  contextLength: z.int().min(1).exactOptional(),
+}).transform(({ formatVersion: _, ...ours }) => ours);

@@ -12,12 +12,16 @@
  * @module
  */
 import type { SaeArchitecture, SaeLayout, SaeMetadata } from "./sae_config.ts";
-import type { LazyVector, SaeForm } from "./sae_form.ts";
-import { openSaeForm, type SaeOpenOptions } from "./sae_open.ts";
+import type { LazyVector } from "./sae_form.ts";
+import {
+  type OpenedSae,
+  openSaeForm,
+  type SaeOpenOptions,
+} from "./sae_open.ts";
 import { floatVector } from "./sae_rows.ts";
 import { DENSITY_FILE, FEATURE_MAX_FILE, type SaeWeights } from "./sae_save.ts";
 import { Safetensors } from "./safetensors.ts";
-import type { Folder } from "./source.ts";
+import type { Folder, Source } from "./source.ts";
 
 export type { SaeArchitecture, SaeLayout, SaeMetadata } from "./sae_config.ts";
 export {
@@ -42,15 +46,18 @@ export class SaeFile {
   readonly d_sae: number;
   /** What is known of it. */
   readonly metadata: SaeMetadata;
+  /** The file of its weights, as it is. */
+  readonly weightsFile: Source;
   readonly #folder: Folder;
-  readonly #form: SaeForm;
+  readonly #form: OpenedSae;
 
-  private constructor(folder: Folder, form: SaeForm) {
+  private constructor(folder: Folder, form: OpenedSae) {
     this.name = folder.name;
     this.layout = form.layout;
     this.d_model = form.d_model;
     this.d_sae = form.d_sae;
     this.metadata = form.metadata;
+    this.weightsFile = form.weightsFile;
     this.#folder = folder;
     this.#form = form;
   }

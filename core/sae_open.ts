@@ -32,6 +32,12 @@ export interface SaeOpenOptions {
   readonly file?: string;
 }
 
+/** An open SAE. */
+export interface OpenedSae extends SaeForm {
+  /** The file of its weights, as it is. */
+  readonly weightsFile: Source;
+}
+
 /**
  * Opens an SAE of any layout.
  * @throws {Error} If the folder has none, or lacks a file of it.
@@ -42,11 +48,14 @@ export interface SaeOpenOptions {
 export async function openSaeForm(
   folder: Folder,
   { layer, file }: SaeOpenOptions,
-): Promise<SaeForm> {
+): Promise<OpenedSae> {
   const source = await folder.open(file ?? await findWeights(folder));
   const weights = await openTensors(source);
   const layout = await layoutOf(folder, weights);
-  const form = await openLayout(layout, folder, weights, layer);
+  const form = {
+    ...await openLayout(layout, folder, weights, layer),
+    weightsFile: source,
+  };
   const { hookPoint } = form.metadata;
   if (layer === undefined) return form;
   if (!hookPoint && !form.elsewhere) {

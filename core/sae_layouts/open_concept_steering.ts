@@ -6,12 +6,17 @@
 import { z } from "zod";
 import { checkJson } from "../check_json.ts";
 import type { HookPoint } from "../hook_point.ts";
-import { d_model, d_sae } from "../sae_config.ts";
+import { d_model, d_sae, OurMetadata } from "../sae_config.ts";
 import { type SaeForm, storedVector } from "../sae_form.ts";
 import { featureRows, matrixSizes } from "../sae_rows.ts";
 import type { TensorFile } from "../tensor_file.ts";
 
-const Config = z.object({ input_size: d_model, hidden_size: d_sae });
+const Config = z.object({
+  input_size: d_model,
+  hidden_size: d_sae,
+  // Only in files that this project wrote.
+  open_concept_steering: OurMetadata.optional(),
+});
 
 /**
  * The SAE of a file.
@@ -28,18 +33,20 @@ export function openConceptSteeringForm(
   configFile: string,
   layer: number | undefined,
 ): SaeForm {
-  const { d_model, d_sae } = json === undefined
-    ? matrixSizes(file, "encode.weight", "[d_sae, d_model]")
-    : configSizes(json, configFile);
-  const hookPoint = finalNorm(d_model, layer);
+  const config = json === undefined
+    ? undefined
+    : checkJson(Config, json, configFile);
+  const { d_model, d_sae } = config
+    ? { d_model: config.input_size, d_sae: config.hidden_size }
+    : matrixSizes(file, "encode.weight", "[d_sae, d_model]");
   return {
     layout: "open-concept-steering",
     d_model,
     d_sae,
     metadata: {
       architecture: "relu",
-      inputScale: 1,
-      ...(hookPoint && { hookPoint }),
+      ...(config?.open_concept_steering ??
+        { inputScale: 1, ...finalNorm(d_model, layer) }),
     },
     W_enc: featureRows(
       file,
@@ -60,14 +67,6 @@ export function openConceptSteeringForm(
   };
 }
 
-function configSizes(
-  json: unknown,
-  file: string,
-): { d_model: number; d_sae: number } {
-  const { input_size, hidden_size } = checkJson(Config, json, file);
-  return { d_model: input_size, d_sae: hidden_size };
-}
-
 /**
  * It reads models cut after half of their blocks, whose last hidden state has gone through the final norm: of
  * OLMo-2 7B, which it is made for, `final_norm@15`. The 1B model is half as deep; 13B and 32B, which have the same
@@ -76,9 +75,9 @@ function configSizes(
 function finalNorm(
   d_model: number,
   layer: number | undefined,
-): HookPoint | undefined {
+): { hookPoint?: HookPoint } {
   const half = { 2048: 7, 5120: undefined };
   const usual = d_model in half ? half[d_model as keyof typeof half] : 15;
   const block = layer ?? usual;
-  return block === undefined ? undefined : `final_norm@${block}`;
+  return block === undefined ? {} : { hookPoint: `final_norm@${block}` };
 }

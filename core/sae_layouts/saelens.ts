@@ -5,8 +5,13 @@
  */
 import { z } from "zod";
 import { checkJson } from "../check_json.ts";
-import { type HookPoint, hookPointNamed, isHookPoint } from "../hook_point.ts";
-import { d_model, d_sae, type SaeMetadata } from "../sae_config.ts";
+import { hookPointNamed } from "../hook_point.ts";
+import {
+  d_model,
+  d_sae,
+  OurMetadata,
+  type SaeMetadata,
+} from "../sae_config.ts";
 import {
   constantVector,
   decoderNorms,
@@ -19,20 +24,6 @@ import {
 } from "../sae_form.ts";
 import { featureRows, floatVector, scalar } from "../sae_rows.ts";
 import type { TensorFile } from "../tensor_file.ts";
-
-const OurMetadata = z.object({
-  formatVersion: z.literal(1),
-  hookPoint: z.custom<HookPoint>(
-    (text) => typeof text === "string" && isHookPoint(text),
-    "expected a hook point",
-  ),
-  modelFingerprint: z.string().exactOptional(),
-  inputScale: z.number().positive(),
-  nTokensTrained: z.int().min(0).exactOptional(),
-  text: z.string().exactOptional(),
-  inferenceThreshold: z.number().positive().exactOptional(),
-  recipe: z.record(z.string(), z.unknown()).exactOptional(),
-});
 
 const Config = z.object({
   d_in: d_model,
@@ -129,8 +120,8 @@ function renewed(json: unknown, file: string): unknown {
 export function saeLensMetadata(config: SaeLensConfig): SaeMetadata {
   const { metadata, architecture, k } = config;
   const hookPoint = hookPointNamed(metadata.hook_name ?? "");
-  const { formatVersion: _, ...ours } = metadata.open_concept_steering ??
-    { formatVersion: 1, inputScale: 1, ...(hookPoint && { hookPoint }) };
+  const ours = metadata.open_concept_steering ??
+    { inputScale: 1, ...(hookPoint && { hookPoint }) };
   return {
     architecture: architecture === "standard"
       ? "relu"

@@ -6,7 +6,7 @@
 import { z } from "zod";
 import { checkJson } from "../check_json.ts";
 import { hookPointNamed } from "../hook_point.ts";
-import { d_model, d_sae } from "../sae_config.ts";
+import { d_model, d_sae, OurMetadata } from "../sae_config.ts";
 import { foldInputBias, type SaeForm, storedVector } from "../sae_form.ts";
 import { featureRows } from "../sae_rows.ts";
 import type { TensorFile } from "../tensor_file.ts";
@@ -25,6 +25,8 @@ const Config = z.object({
   transcode: no("a transcoder writes elsewhere than it reads"),
   skip_connection: no("a skip connection is no feature"),
   signed: no("activations below 0 are not of features"),
+  // Only in files that this project wrote.
+  open_concept_steering: OurMetadata.optional(),
 });
 
 /**
@@ -56,8 +58,8 @@ export function sparsifyForm(
     metadata: {
       architecture: "topk",
       k,
-      inputScale: 1,
-      ...(hookPoint && { hookPoint }),
+      ...(config.open_concept_steering ??
+        { inputScale: 1, ...(hookPoint && { hookPoint }) }),
     },
     W_enc: featureRows(
       file,
