@@ -156,8 +156,9 @@ function bytesOf(
 ): Uint8Array {
   const stored = dtype === "F32" ? values : f32ToBf16(values);
   if (stored instanceof Uint16Array) {
-    const bad = stored.findIndex((bits) => (bits & 0x7f80) === 0x7f80);
-    if (bad >= 0) {
+    let bad = 0;
+    while (bad < stored.length && (stored[bad]! & 0x7f80) !== 0x7f80) bad++;
+    if (bad < stored.length) {
       throw new RangeError(
         `Cannot write tensor "${name}" as bf16: expected values of at most 3.39e38: got ${
           values[bad]

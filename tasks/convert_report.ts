@@ -2,20 +2,27 @@
  * What `convert` prints: what an SAE is, and whether it fits vectors.
  * @module
  */
+import { basename } from "node:path";
 import type { SaeFile } from "../core/sae_file.ts";
 import type { SaeEvaluation } from "../train/evaluate.ts";
-import { formatCount, formatTable } from "./format.ts";
+import { formatBytes, formatCount, formatTable } from "./format.ts";
 
 /** An SAE as a table: what its files tell, and what they do not. */
 export async function describeSae(sae: SaeFile): Promise<string> {
-  const { architecture, k, hookPoint, modelName, inputScale, nTokensTrained } =
-    sae.metadata;
+  const { architecture, k, hookPoint, modelName, inputScale } = sae.metadata;
+  const { nTokensTrained, convertedFrom } = sae.metadata;
   const measured = [
     ["largest activations", await sae.featureMax()],
     ["densities", await sae.logDensity()],
   ].filter(([, values]) => values !== undefined).map(([name]) => name);
   const rows = [
     ["layout", sae.layout],
+    [
+      "weights",
+      `${basename(sae.weightsFile.name)}, ${
+        formatBytes(sae.weightsFile.byteLength)
+      }`,
+    ],
     ["d_model", formatCount(sae.d_model)],
     ["d_sae", formatCount(sae.d_sae)],
     [
@@ -32,6 +39,12 @@ export async function describeSae(sae: SaeFile): Promise<string> {
         : `${formatCount(nTokensTrained)} vectors`,
     ],
     ["measured", measured.length > 0 ? measured.join(", ") : "nothing"],
+    ...(convertedFrom
+      ? [[
+        "converted from",
+        `${convertedFrom.layout}, weights of SHA-256 ${convertedFrom.sha256}`,
+      ]]
+      : []),
   ];
   return `${sae.name}\n\n${formatTable(["what", "value"], rows)}`;
 }

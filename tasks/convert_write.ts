@@ -201,7 +201,12 @@ async function planControlVector(
     description:
       `feature ${feature} of an SAE of ${hookPoint}, times ${strength}`,
   });
-  return async () => {
+  return async ({ note }) => {
+    if (hookPlace(hookPoint).site === "final_norm") {
+      note(
+        `an SAE of ${hookPoint} writes what the final norm gives; added to the stream, it acts as in open-concept-steering`,
+      );
+    }
     await writeAtomic(out, bytes);
     return `wrote a control vector to ${out}: feature ${feature} times ${strength}, added behind block ${layer} at every position: llama.cpp --control-vector ${out}`;
   };

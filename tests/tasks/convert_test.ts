@@ -33,6 +33,7 @@ Deno.test("convert takes the embedded SAE to open-concept-steering and back, and
     "--out=deep/there",
   );
   match(said, /layout +saelens\n/);
+  match(said, /weights +sae_weights\.safetensors, 2\.37 MB\n/);
   match(said, /architecture +relu\n/);
   match(said, /hook point +resid_post\[3\]\n/);
   match(said, /wrote open-concept-steering to .*: the same numbers\n$/);
@@ -167,6 +168,38 @@ Deno.test("convert refuses what cannot be done, in one line, and writes nothing"
   }
   deepEqual(namesIn(cwd), ["taken"]);
   deepEqual(namesIn(join(cwd, "taken")), []);
+});
+
+Deno.test("convert leaves nothing where an SAE turns out damaged while it is written", async () => {
+  using scratch = scratchFolder();
+  const cwd = scratch.path;
+  const copy = join(cwd, "copy");
+  Deno.mkdirSync(copy);
+  for (const file of namesIn(EMBEDDED)) {
+    Deno.copyFileSync(join(EMBEDDED, file), join(copy, file));
+  }
+  // W_dec comes first: its last row.
+  const path = join(copy, "sae_weights.safetensors");
+  const bytes = Deno.readFileSync(path);
+  const header = Number(new DataView(bytes.buffer).getBigUint64(0, true));
+  const { W_dec } = JSON.parse(
+    new TextDecoder().decode(bytes.subarray(8, 8 + header)),
+  );
+  const end = 8 + header + W_dec.data_offsets[1];
+  bytes.set([0, 0, 192, 127], end - 4); // NaN
+  Deno.writeFileSync(path, bytes);
+  for (const to of ["saelens", "open-concept-steering"]) {
+    const run = await runTask(
+      ["convert", "--sae=copy", `--to=${to}`, "--out=new", "--quiet"],
+      { cwd },
+    );
+    match(
+      run.stderr,
+      /^error: Cannot read .*finite values in tensor "W_dec": got NaN at feature 1535: .*\n$/,
+    );
+    equal(run.code, 1);
+    deepEqual(namesIn(cwd), ["copy"]);
+  }
 });
 
 Deno.test("convert --check says whether an SAE fits residuals, and does not convert one that does not", async () => {
