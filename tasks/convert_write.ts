@@ -147,9 +147,15 @@ async function writeLayout(
     await writeSae(writeCounted, toWrite, target, options);
   });
   bar.end();
-  return `wrote ${target} to ${out}: ${files.join(", ")} (${
-    formatBytes(nBytes)
-  })${isExact ? ": the same numbers" : ""}`;
+  const roundings = [
+    ...(target === "sparsify" ? ["its bias is b_enc + W_enc·b_dec"] : []),
+    ...(dtype === "bf16" ? ["weights are rounded to bf16"] : []),
+  ];
+  const size = formatBytes(nBytes);
+  return [
+    `wrote ${target} to ${out}: ${files.join(", ")} (${size})`,
+    ...roundings,
+  ].join("; ");
 }
 
 /** Copies what was measured of features, their labels, and where their weights stay the same, their index. */

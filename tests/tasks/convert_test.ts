@@ -36,7 +36,10 @@ Deno.test("convert takes the embedded SAE to open-concept-steering and back, and
   match(said, /weights +sae_weights\.safetensors, 2\.37 MB\n/);
   match(said, /architecture +relu\n/);
   match(said, /hook point +resid_post\[3\]\n/);
-  match(said, /wrote open-concept-steering to .*: the same numbers\n$/);
+  match(
+    said,
+    /wrote open-concept-steering to .*sae_config\.json \(6\.27 MB\)\n$/,
+  );
   await convert(cwd, "--sae=deep/there", "--to=saelens", "--out=back");
   deepEqual(namesIn(cwd), ["back", "deep"]); // nothing beside them
   deepEqual(namesIn(join(cwd, "back")), [
