@@ -65,10 +65,11 @@ async function check(
   context: TaskContext,
 ): Promise<Fit> {
   const { d_model, d_sae, metadata } = sae;
-  const { hookPoint } = folder.manifest;
-  if (metadata.hookPoint !== undefined && metadata.hookPoint !== hookPoint) {
+  const trained = metadata.hookPoint ?? "no told hook point";
+  const collected = folder.manifest.hookPoint ?? "no told hook point";
+  if (trained !== collected) {
     context.note(
-      `an SAE of ${metadata.hookPoint} is measured on residuals of ${hookPoint}`,
+      `an SAE of ${trained} is measured on residuals of ${collected}`,
     );
   }
   const gpu = await context.openGpu(flags.gpu);
