@@ -129,6 +129,17 @@ function toWrite(
   };
 }
 
+/** Writes the largest activation of each feature, f32 `[d_sae]`, finite and from 0, beside the weights. */
+export async function saveFeatureMax(
+  write: WriteFile,
+  featureMax: Float32Array,
+): Promise<void> {
+  await write(
+    FEATURE_MAX_FILE,
+    safetensorsChunks([vectorTensor("feature_max", "F32", featureMax)]),
+  );
+}
+
 /**
  * Writes what was measured of the features beside the weights.
  * @throws {TypeError} If the arrays differ in length.
@@ -152,10 +163,7 @@ export async function saveFeatureMeasurements(
       } for feature ${bad}`,
     );
   }
-  await write(
-    FEATURE_MAX_FILE,
-    safetensorsChunks([vectorTensor("feature_max", "F32", featureMax)]),
-  );
+  await saveFeatureMax(write, featureMax);
   // As SAELens has it: features that never fire are at -10.
   const logDensity = density.map((share) => Math.log10(share + 1e-10));
   await write(

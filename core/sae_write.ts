@@ -30,7 +30,7 @@ export type { WeightDtype } from "./sae_write_rows.ts";
 export type WriteFile = (
   file: string,
   content: string | Uint8Array | AsyncIterable<Uint8Array>,
-) => Promise<void>;
+) => Promise<unknown>;
 
 /** Layouts that are written. */
 export const SAE_TARGETS = [

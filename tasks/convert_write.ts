@@ -31,8 +31,8 @@ import { featureOfLabel, LABELS_FILE, readLabels } from "../steer/labels.ts";
 import { type TaskContext, userPath } from "./cli.ts";
 import type { ConvertFlags } from "./convert_flags.ts";
 import { formatBytes } from "./format.ts";
-import { isFolder } from "./hub_folder.ts";
-import { checkNothingAt, makeFolder } from "./new_folder.ts";
+import { exists, isFolder } from "./hub_folder.ts";
+import { checkNewFolder, writeNewFolder } from "./new_folder.ts";
 
 /** Writes, and says what it wrote. */
 export type Conversion = (context: TaskContext) => Promise<string>;
@@ -65,8 +65,8 @@ export async function planConversion(
   }
   const out = userPath(flags.out);
   const hookPoint = hookPointOf(sae, flags);
-  await checkNothingAt(out);
   if (to === "gguf") return await planControlVector(sae, hookPoint, out, flags);
+  checkNewFolder(out);
   const modelName = flags.model_name ?? sae.metadata.modelName;
   const metadata = {
     ...sae.metadata,
@@ -135,7 +135,7 @@ async function writeLayout(
   };
   // An index names the weights that it is of, and rounded ones are others.
   const isExact = dtype === "f32" && target !== "sparsify";
-  await makeFolder(out, async (write) => {
+  await writeNewFolder(out, async (write) => {
     const writeCounted: WriteFile = (file, content) => {
       files.push(file);
       const isWhole = typeof content === "string" ||
@@ -196,6 +196,11 @@ async function planControlVector(
   out: string,
   flags: ConvertFlags,
 ): Promise<Conversion> {
+  if (exists(out)) {
+    throw new Error(
+      `Cannot write "${out}": expected nothing there: got a file or folder: choose another name with --out`,
+    );
+  }
   const { feature, strength, layer = hookPlace(hookPoint).layer } =
     await parseFeature(sae, flags);
   const direction = (await sae.rowsOfDecoder(feature, feature + 1))

@@ -1,50 +1,70 @@
 /**
- * Folders that appear whole or not at all.
+ * Folders that are there whole or not at all.
  * @module
  */
 import { basename, dirname, join } from "node:path";
 import { told, writeAtomic } from "../core/files.ts";
-import type { WriteFile } from "../core/sae_file.ts";
+
+/** Writes a file of the folder; `/` in its name makes folders. */
+export type WriteInto = (
+  file: string,
+  content: string | Uint8Array | AsyncIterable<Uint8Array>,
+) => Promise<void>;
 
 /**
- * Checks that nothing is where a file or folder is to be made.
- * @throws {Error} If something is.
+ * Writes a folder under a temporary name beside it and renames it. On failure nothing is left.
+ * @throws {Error} If something other than an empty folder is at the path.
  */
-export async function checkNothingAt(path: string): Promise<void> {
+export async function writeNewFolder<T>(
+  path: string,
+  fill: (write: WriteInto) => Promise<T>,
+): Promise<T> {
+  checkNewFolder(path);
+  const unique = crypto.randomUUID().slice(0, 8);
+  const temporary = join(dirname(path), `.${basename(path)}.${unique}.tmp`);
+  await makeFolder(temporary);
   try {
-    await Deno.lstat(path);
+    const result = await fill(async (file, content) => {
+      const target = join(temporary, file);
+      await makeFolder(dirname(target));
+      await writeAtomic(target, content);
+    });
+    checkNewFolder(path);
+    await told("write", path, async () => {
+      await Deno.remove(path).catch(() => {}); // an empty folder; renaming tells what else is wrong
+      await Deno.rename(temporary, path);
+    });
+    return result;
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return;
+    await Deno.remove(temporary, { recursive: true }).catch(() => {}); // the first error is the one to tell
     throw error;
   }
-  throw new Error(
-    `Cannot write "${path}": expected nothing there: got a file or folder: choose another name with --out`,
-  );
 }
 
 /**
- * Makes a folder: its files are written into one beside it, which is renamed when `fill` has ended. If that fails,
- * nothing stays; a process that is killed leaves the folder beside it, hidden: `.NAME.….tmp`.
- * @throws {Error} If something is there, or a file cannot be written.
+ * Checks that a folder can be written anew, before work is done for it.
+ * @throws {Error} If something other than an empty folder is at the path.
  */
-export async function makeFolder(
-  path: string,
-  fill: (write: WriteFile) => Promise<void>,
-): Promise<void> {
-  await checkNothingAt(path);
-  const unique = crypto.randomUUID().slice(0, 8);
-  const aside = join(dirname(path), `.${basename(path)}.${unique}.tmp`);
+export function checkNewFolder(path: string): void {
+  let names: string[];
+  try {
+    names = Array.from(Deno.readDirSync(path), ({ name }) => name).sort();
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return;
+    names = ["a file"];
+  }
+  if (names.length === 0) return;
+  throw new Error(
+    `Cannot write to "${path}": expected no such folder, or an empty one: got ${
+      names[0] === "a file" ? "a file" : `one with "${names[0]}"`
+    }: choose another with --out`,
+  );
+}
+
+async function makeFolder(path: string): Promise<void> {
   await told(
     "create folder",
     path,
-    () => Deno.mkdir(aside, { recursive: true }),
+    () => Deno.mkdir(path, { recursive: true }),
   );
-  try {
-    await fill((file, content) => writeAtomic(join(aside, file), content));
-    await told("write", path, () => Deno.rename(aside, path));
-  } catch (error) {
-    // The first error is the one to tell.
-    await Deno.remove(aside, { recursive: true }).catch(() => {});
-    throw error;
-  }
 }

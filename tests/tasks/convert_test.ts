@@ -136,13 +136,14 @@ Deno.test("convert refuses what cannot be done, in one line, and writes nothing"
   using scratch = scratchFolder();
   const cwd = scratch.path;
   Deno.mkdirSync(join(cwd, "taken"));
+  Deno.writeTextFileSync(join(cwd, "taken/a"), "");
   const gguf = ["--to=gguf", "--out=new.gguf"];
   const cases: readonly (readonly [RegExp, ...string[]])[] = [
     [/expected topk.*got relu/, "--to=sparsify", "--out=new"],
     [/expected --out: got none/, "--to=saelens"],
     [/expected --to beside --out/, "--out=new"],
     [
-      /expected nothing there.*choose another name/,
+      /expected no such folder, or an empty one: got one with "a".*--out/,
       "--to=saelens",
       "--out=taken",
     ],
@@ -153,6 +154,7 @@ Deno.test("convert refuses what cannot be done, in one line, and writes nothing"
       "--hook=resid_post[5]",
     ],
     [/expected --feature and --strength: got no --feature/, ...gguf],
+    [/expected nothing there/, "--to=gguf", "--out=taken", "--feature=1"],
     [/a feature from 0 to 1535: got 1536/, ...gguf, "--feature=1536"],
     [/did you mean "baseball"/, ...gguf, "--feature=basebal"],
     [/for layer 0: expected one from 1/, ...gguf, "--feature=1@0"],
@@ -170,7 +172,7 @@ Deno.test("convert refuses what cannot be done, in one line, and writes nothing"
     equal(run.code, 1);
   }
   deepEqual(namesIn(cwd), ["taken"]);
-  deepEqual(namesIn(join(cwd, "taken")), []);
+  deepEqual(namesIn(join(cwd, "taken")), ["a"]);
 });
 
 Deno.test("convert leaves nothing where an SAE turns out damaged while it is written", async () => {
