@@ -110,7 +110,7 @@ async function writeLayout(
   { sae, metadata, target, out, dtype }: LayoutToWrite,
   { progress, signal }: TaskContext,
 ): Promise<string> {
-  using bar = progress({ label: "convert", unit: "bytes" });
+  using bar = progress({ label: "convert", unit: "MB" });
   let nBytes = 0;
   const files: string[] = [];
   const counted = async function* (
@@ -119,7 +119,8 @@ async function writeLayout(
     for await (const chunk of chunks) {
       signal.throwIfAborted();
       yield chunk;
-      bar.update(nBytes += chunk.length);
+      nBytes += chunk.length;
+      bar.update(Math.round(nBytes / 1e6));
     }
   };
   const sha256 = await sha256Of(sae.weightsFile, signal);
