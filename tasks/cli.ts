@@ -17,7 +17,7 @@ import { SaeFile } from "../core/sae_file.ts";
 import { type Folder, readJson, type Source } from "../core/source.ts";
 import { Gpu, GpuLostError } from "../gpu/mod.ts";
 import { formatBytes } from "./format.ts";
-import { isFolder, openFolderOrRepo } from "./hub_folder.ts";
+import { isFile, isFolder, openFolderOrRepo } from "./hub_folder.ts";
 import { Progress, type ProgressOptions } from "./progress.ts";
 
 const ROOT = dirname(import.meta.dirname!);
@@ -57,7 +57,7 @@ export const SAE_FLAG = {
   sae: {
     type: "string",
     help:
-      "folder or repository id of an SAE, as owner/name[/folder][@revision] after ./ocs download; models/tiny-olmo2-sae of this repo without it",
+      "SAE: a folder, its file (sae_final.pt, ae.pt, params.npz), or a repository id, as owner/name[/folder][@revision] after ./ocs download; models/tiny-olmo2-sae of this repo without it",
   },
 } as const satisfies FlagTable;
 
@@ -341,6 +341,7 @@ export async function openModel(
 
 /**
  * Opens the SAE that `--sae` names, or the embedded one.
+ * @param typed A folder, a file of weights, or a repository id.
  * @param layer Block it was trained behind, for files that do not tell.
  * @throws {Error} As `SaeFile.open`.
  */
@@ -348,10 +349,18 @@ export async function openSae(
   typed: string | undefined,
   layer?: number,
 ): Promise<SaeFile> {
+  const at = layer === undefined ? {} : { layer };
+  const path = typed === undefined
+    ? repoPath("models/tiny-olmo2-sae")
+    : userPath(typed);
+  if (isFile(path)) {
+    const file = basename(path);
+    return await SaeFile.open(directory(dirname(path)), { ...at, file });
+  }
   return await SaeFile.open(
     typed === undefined
-      ? directory(repoPath("models/tiny-olmo2-sae"))
-      : await openFolderOrRepo("SAE", typed, userPath(typed)),
-    layer === undefined ? {} : { layer },
+      ? directory(path)
+      : await openFolderOrRepo("SAE", typed, path),
+    at,
   );
 }
