@@ -19,7 +19,7 @@ import {
   type ResidualManifest,
 } from "../core/residuals.ts";
 import type { ConfigOf, FlagTable } from "../core/flags.ts";
-import { readDocuments } from "../core/text.ts";
+import { openCorpus, readDocuments } from "../core/text.ts";
 import {
   type CollectConfig,
   type CollectProgress,
@@ -144,11 +144,14 @@ export async function collectTask(
     report(before, out);
     return;
   }
+  const { read } = await openCorpus(config.text, openPath, {
+    textColumn: flags.text_column,
+  });
   using bar = collectBar(context, config, before);
   const collected = await collectResiduals({
     reader,
     config,
-    documents: documents(),
+    read,
     manifest: before ?? { kind: "residuals", fingerprint: id },
     write: (file, content) => writeAtomic(join(out, file), content),
     onProgress: (progress) => bar.update(progress),

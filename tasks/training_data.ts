@@ -12,10 +12,10 @@ import {
 import { nameOfFolder } from "../core/hub_cache.ts";
 import { dataFingerprint, type ModelFolder } from "../core/model_folder.ts";
 import { ResidualFolder } from "../core/residuals.ts";
-import { readDocuments } from "../core/text.ts";
+import { openCorpus, type ReadCorpus, readDocuments } from "../core/text.ts";
 import type { Gpu } from "../gpu/mod.ts";
 import type { BatchSource } from "../train/batch_source.ts";
-import { documentPasses } from "../train/document_passes.ts";
+import { contextPasses, type PassConfig } from "../train/context_passes.ts";
 import { LiveRows } from "../train/live_rows.ts";
 import { PrefetchedBatches } from "../train/prefetched_batches.ts";
 import type { SaeRecipe } from "../train/recipe.ts";
@@ -216,10 +216,16 @@ async function findText(
   // An endless text can only be looked into.
   const nDocuments = /^storybook:\d+$/.test(source) ? 1 : Infinity;
   await checkText(documents(), { text: source, nDocuments }, context);
+  const { read } = await openCorpus(source, openPath, {
+    textColumn: flags.text_column,
+  });
   const passes = {
     contextLength,
     tokensPerPass: flags.pass_tokens,
     skipFirst: flags.skip_first,
+    pack: false,
+    separator: true,
+    skipTokens: new Set<number>(),
   };
   const maxTokens = Math.max(passes.tokensPerPass, contextLength);
   const nLayers = hookPlace(hookPoint).layer + 1;
@@ -233,6 +239,7 @@ async function findText(
       files: await fileSizes(source),
       hookPoint,
       ...passes,
+      skipTokens: [...passes.skipTokens],
     },
     metadata: {
       hookPoint,
@@ -259,7 +266,7 @@ async function findText(
       const reader = owned.use(
         await ResidualReader.load(gpu, model, { hookPoint, maxTokens }),
       );
-      const live = { gpu, reader, text: source, documents, ...passes };
+      const live = { gpu, reader, text: source, read, ...passes };
       const batches = owned.use(
         await LiveRows.open({ ...live, batches: recipe }),
       );
@@ -273,32 +280,29 @@ async function findText(
 
 /** Vectors of a text in its order, read back pass by pass. */
 async function* readRows(
-  { reader, documents, contextLength, tokensPerPass, skipFirst }: {
+  live: PassConfig & {
     readonly reader: ResidualReader;
-    readonly documents: () => ReturnType<typeof readDocuments>;
-    readonly contextLength: number;
-    readonly tokensPerPass: number;
-    readonly skipFirst: number;
+    readonly read: ReadCorpus;
   },
   model: ModelFolder,
   n: number,
   signal: AbortSignal,
 ): AsyncGenerator<Uint16Array<ArrayBuffer>> {
   const { d_model } = model.config;
-  const config = { contextLength, tokensPerPass };
+  const { reader } = live;
   let left = n;
-  for await (const pass of documentPasses(documents(), model, config, 0)) {
+  for await (const contexts of contextPasses(live.read, model, live)) {
     signal.throwIfAborted();
-    reader.submit(pass.map(({ ids }) => ids));
+    reader.submit(contexts.map(({ ids }) => ids));
     const rows = await reader.rows();
-    let start = 0; // of the document in the pass
-    for (const { ids: { length } } of pass) {
-      const first = start + Math.min(skipFirst, length);
-      start += length;
-      const end = Math.min(start, first + left);
-      if (end > first) yield rows.subarray(first * d_model, end * d_model);
-      left -= end - first;
-      if (left <= 0) return;
+    let row = 0;
+    for (const { kept } of contexts) {
+      for (const isKept of kept) {
+        const from = row++ * d_model;
+        if (isKept === 0) continue;
+        yield rows.subarray(from, from + d_model);
+        if (--left <= 0) return;
+      }
     }
   }
 }
