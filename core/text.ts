@@ -63,6 +63,8 @@ export interface Corpus {
   /** Whether it never ends. */
   readonly isEndless: boolean;
   readonly read: ReadCorpus;
+  /** The first document of each of the first n files, in the order of reading; whatever the shard. */
+  sample(n: number): AsyncGenerator<NumberedDocument>;
 }
 
 /**
@@ -81,13 +83,12 @@ export async function openCorpus(
   options: CorpusOptions = {},
 ): Promise<Corpus> {
   const { shard = { index: 0, count: 1 }, shuffleSeed } = options;
-  const { files, isEndless, read } = spec.startsWith("storybook:")
+  const { read, ...text } = spec.startsWith("storybook:")
     ? openStorybook(spec)
     : openFiles(await textFiles(spec, open), options);
   return {
+    ...text,
     name: spec,
-    files,
-    isEndless,
     read(first = 0, end = Infinity): AsyncGenerator<NumberedDocument> {
       const wanted = wantedOfShard(shard, first, end);
       if (shuffleSeed === undefined) return read(wanted);
@@ -114,7 +115,7 @@ export async function* readDocuments(
 }
 
 /** A text in the order of its files and row groups. */
-interface OpenText extends Pick<Corpus, "files" | "isEndless"> {
+interface OpenText extends Omit<Corpus, "name" | "read"> {
   read(wanted: NextWanted): AsyncGenerator<NumberedDocument>;
 }
 
@@ -138,6 +139,25 @@ function openFiles(
   const order = shuffleSeed === undefined
     ? places
     : shuffleRng(shuffleSeed, "files").shuffle(places);
+  const readFile = async function* (
+    place: number,
+    first: number,
+    nextWanted: NextWanted,
+  ): AsyncGenerator<NumberedDocument, number> {
+    const source = files[place]!;
+    const end = yield* readTextFile(source, {
+      textColumn,
+      first,
+      nextWanted,
+      order: shuffleSeed === undefined
+        ? undefined
+        : shuffleRng(shuffleSeed, `file ${place}`),
+    });
+    if (end > first) return end;
+    throw new RangeError(
+      `Cannot read "${source.name}": expected text: got none: remove it`,
+    );
+  };
   return {
     files,
     isEndless: false,
@@ -145,21 +165,12 @@ function openFiles(
       let first = 0;
       for (const place of order) {
         if (nextWanted(first) === Infinity) return;
-        const source = files[place]!;
-        const end = yield* readTextFile(source, {
-          textColumn,
-          first,
-          nextWanted,
-          order: shuffleSeed === undefined
-            ? undefined
-            : shuffleRng(shuffleSeed, `file ${place}`),
-        });
-        if (end === first) {
-          throw new RangeError(
-            `Cannot read "${source.name}": expected text: got none: remove it`,
-          );
-        }
-        first = end;
+        first = yield* readFile(place, first, nextWanted);
+      }
+    },
+    async *sample(n): AsyncGenerator<NumberedDocument> {
+      for (const place of order.slice(0, n)) {
+        yield* readFile(place, 0, (n) => n === 0 ? 0 : Infinity);
       }
     },
   };
@@ -173,19 +184,23 @@ function openStorybook(spec: string): OpenText {
       `Cannot read "${spec}": expected storybook:SEED or storybook:SEED:N with N documents`,
     );
   }
+  const read = async function* (
+    nextWanted: NextWanted,
+  ): AsyncGenerator<NumberedDocument> {
+    const stories = storybook(Number(seed));
+    for (let index = 0; index < Number(n); index++) {
+      const wanted = nextWanted(index);
+      if (wanted === Infinity) return;
+      const { text, spans } = stories.next().value;
+      if (wanted > index) continue;
+      const id = `storybook:${seed}:${index}`;
+      yield { index, document: { id, text, spans } };
+    }
+  };
   return {
     files: [],
     isEndless: Number(n) === Infinity,
-    async *read(nextWanted): AsyncGenerator<NumberedDocument> {
-      const stories = storybook(Number(seed));
-      for (let index = 0; index < Number(n); index++) {
-        const wanted = nextWanted(index);
-        if (wanted === Infinity) return;
-        const { text, spans } = stories.next().value;
-        if (wanted > index) continue;
-        const id = `storybook:${seed}:${index}`;
-        yield { index, document: { id, text, spans } };
-      }
-    },
+    read,
+    sample: () => read((n) => n === 0 ? 0 : Infinity),
   };
 }

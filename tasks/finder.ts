@@ -14,7 +14,7 @@ import { Olmo2 } from "../core/olmo2.ts";
 import { Sae } from "../core/sae.ts";
 import type { SaeFile } from "../core/sae_file.ts";
 import { checkSaeFits } from "../core/sae_fit.ts";
-import { type CorpusDocument, readDocuments } from "../core/text.ts";
+import { type Corpus, type CorpusDocument, openCorpus } from "../core/text.ts";
 import { tokenizeDocuments } from "../core/tokenized_text.ts";
 import { featureActivations } from "../steer/activations.ts";
 import {
@@ -245,14 +245,17 @@ export class Finder {
 
   /** The first documents of the text. */
   async *documents(nDocuments: number): AsyncGenerator<CorpusDocument> {
-    const { text, text_column } = this.#flags;
-    const options = { textColumn: text_column };
-    let n = 0;
-    for await (const document of readDocuments(text, openPath, options)) {
+    const { read } = await this.corpus();
+    for await (const { document } of read(0, nDocuments)) {
       this.#context.signal.throwIfAborted();
       yield document;
-      if (++n >= nDocuments) return;
     }
+  }
+
+  /** The text. */
+  corpus(): Promise<Corpus> {
+    const { text, text_column } = this.#flags;
+    return openCorpus(text, openPath, { textColumn: text_column });
   }
 
   /** Puts the model, as far as it is needed, and the SAE on the GPU, once. */

@@ -12,7 +12,7 @@ import {
 import { nameOfFolder } from "../core/hub_cache.ts";
 import { dataFingerprint, type ModelFolder } from "../core/model_folder.ts";
 import { ResidualFolder } from "../core/residuals.ts";
-import { openCorpus, type ReadCorpus, readDocuments } from "../core/text.ts";
+import type { ReadCorpus } from "../core/text.ts";
 import type { Gpu } from "../gpu/mod.ts";
 import type { BatchSource } from "../train/batch_source.ts";
 import { contextPasses, type PassConfig } from "../train/context_passes.ts";
@@ -23,17 +23,12 @@ import { ResidualReader } from "../train/residual_reader.ts";
 import { RowFilter } from "../train/row_filter.ts";
 import { rowGroupsOf } from "../train/row_groups.ts";
 import type { TrainOptions } from "../train/train.ts";
-import {
-  openModel,
-  openPath,
-  QUANTIZE_FLAG,
-  type TaskContext,
-  userPath,
-} from "./cli.ts";
+import { openModel, QUANTIZE_FLAG, type TaskContext, userPath } from "./cli.ts";
 import { formatCount } from "./format.ts";
 import { modelBytes, passBytes } from "./memory.ts";
 import type { MemoryRow } from "./memory_plan.ts";
-import { checkText, fileSizes } from "./text_check.ts";
+import { checkText } from "./text_check.ts";
+import { openText, TEXT_FLAGS, TEXT_HELP } from "./text_source.ts";
 
 /** Where vectors come from: `--residuals`, or `--text` with `--model`. */
 export const DATA_FLAGS = {
@@ -41,9 +36,9 @@ export const DATA_FLAGS = {
   text: {
     type: "string",
     help:
-      "train straight from the model on this text, without storing vectors: storybook:SEED:N, a .txt, .jsonl or .parquet file, or a folder of these",
+      `train straight from the model on this text, without storing vectors: ${TEXT_HELP}`,
   },
-  text_column: { default: "text", help: "field or column of the text" },
+  ...TEXT_FLAGS,
   model: {
     type: "string",
     help:
@@ -54,21 +49,6 @@ export const DATA_FLAGS = {
     type: "string",
     help:
       "where --text is read: resid_post[l] or final_norm@l; without it the middle, resid_post[layers/2 - 1]",
-  },
-  context: {
-    type: "number",
-    integer: true,
-    min: 2,
-    unit: "tokens",
-    help:
-      "documents of --text are cut here; 256 or the model's context without it",
-  },
-  skip_first: {
-    default: 1,
-    integer: true,
-    min: 0,
-    unit: "tokens",
-    help: "left out at the start of each document of --text",
   },
   pass_tokens: {
     default: 2048,
@@ -196,37 +176,27 @@ async function* storedRows(
 
 async function findText(
   flags: DataFlags,
-  text: string,
+  typed: string,
   context: TaskContext,
 ): Promise<TrainingInput> {
   const model = await openModel(flags.model, flags.quantize);
-  const { context_length, n_layers, d_model } = model.config;
+  const { n_layers, d_model } = model.config;
   const hookPoint = flags.hook === undefined
     ? defaultHookPoint(n_layers)
     : parseHookPoint(flags.hook, n_layers);
-  const contextLength = flags.context ?? Math.min(256, context_length);
-  if (contextLength > context_length) {
-    throw new RangeError(
-      `Cannot train with --context ${contextLength}: the context of model "${model.name}" is ${context_length} tokens: shorten it`,
-    );
-  }
-  const source = text.startsWith("storybook:") ? text : userPath(text);
-  const documents = () =>
-    readDocuments(source, openPath, { textColumn: flags.text_column });
+  const { text, corpus, contexts, id } = await openText(
+    typed,
+    {
+      ...flags,
+      skip_tokens: undefined, // the recipe's are others
+    },
+    model,
+    { task: "train", mayBeEndless: true },
+  );
   // An endless text can only be looked into.
-  const nDocuments = /^storybook:\d+$/.test(source) ? 1 : Infinity;
-  await checkText(documents(), { text: source, nDocuments }, context);
-  const { read } = await openCorpus(source, openPath, {
-    textColumn: flags.text_column,
-  });
-  const passes = {
-    contextLength,
-    tokensPerPass: flags.pass_tokens,
-    skipFirst: flags.skip_first,
-    pack: false,
-    separator: true,
-    skipTokens: new Set<number>(),
-  };
+  await checkText(corpus, Infinity, context);
+  const passes = { ...contexts, tokensPerPass: flags.pass_tokens };
+  const { contextLength } = contexts;
   const maxTokens = Math.max(passes.tokensPerPass, contextLength);
   const nLayers = hookPlace(hookPoint).layer + 1;
   return {
@@ -234,19 +204,16 @@ async function findText(
     nOnHost: 0,
     id: {
       model: dataFingerprint(model),
-      text: source,
-      textColumn: flags.text_column,
-      files: await fileSizes(source),
       hookPoint,
-      ...passes,
-      skipTokens: [...passes.skipTokens],
+      ...id,
+      tokensPerPass: flags.pass_tokens,
     },
     metadata: {
       hookPoint,
       modelName: nameOfFolder(model.name),
       modelFingerprint: dataFingerprint(model),
       contextLength,
-      text: source,
+      text,
     },
     memoryOf: (recipe) => [
       {
@@ -266,7 +233,7 @@ async function findText(
       const reader = owned.use(
         await ResidualReader.load(gpu, model, { hookPoint, maxTokens }),
       );
-      const live = { gpu, reader, text: source, read, ...passes };
+      const live = { gpu, reader, text, read: corpus.read, ...passes };
       const batches = owned.use(
         await LiveRows.open({ ...live, batches: recipe }),
       );
