@@ -7,11 +7,12 @@ import type { ConfigOf, FlagTable } from "../core/flags.ts";
 import {
   defaultHookPoint,
   hookPlace,
+  type HookPoint,
   parseHookPoint,
 } from "../core/hook_point.ts";
 import { nameOfFolder } from "../core/hub_cache.ts";
 import { dataFingerprint, type ModelFolder } from "../core/model_folder.ts";
-import { ResidualFolder } from "../core/residuals.ts";
+import { ResidualFolder, type ToldFacts } from "../core/residuals.ts";
 import type { ReadCorpus } from "../core/text.ts";
 import type { Gpu } from "../gpu/mod.ts";
 import type { BatchSource } from "../train/batch_source.ts";
@@ -32,7 +33,15 @@ import { openText, TEXT_FLAGS, TEXT_HELP } from "./text_source.ts";
 
 /** Where vectors come from: `--residuals`, or `--text` with `--model`. */
 export const DATA_FLAGS = {
-  residuals: { type: "string", help: "folder that collect wrote" },
+  residuals: {
+    type: "string",
+    help:
+      "folder that collect wrote, or of parquet files with a column residual_stream",
+  },
+  model_name: {
+    type: "string",
+    help: "model of --residuals that do not tell theirs",
+  },
   text: {
     type: "string",
     help:
@@ -48,7 +57,7 @@ export const DATA_FLAGS = {
   hook: {
     type: "string",
     help:
-      "where --text is read: resid_post[l] or final_norm@l; without it the middle, resid_post[layers/2 - 1]",
+      "where --text is read, or --residuals that do not tell it were: resid_post[l] or final_norm@l; without it the middle, resid_post[layers/2 - 1]",
   },
   pass_tokens: {
     default: 2048,
@@ -110,16 +119,17 @@ export async function findTrainingData(
   }
   return residuals === undefined
     ? await findText(flags, text!, context)
-    : await findResiduals(userPath(residuals), context);
+    : await findResiduals(userPath(residuals), flags, context);
 }
 
 async function findResiduals(
   path: string,
+  flags: DataFlags,
   context: TaskContext,
 ): Promise<TrainingInput> {
-  const folder = await ResidualFolder.open(directory(path));
-  const { model, hookPoint, contextLength, text, n_tokens, ...manifest } =
-    folder.manifest;
+  const folder = await ResidualFolder.open(directory(path), toldFacts(flags));
+  const { model, contextLength, text, n_tokens, ...manifest } = folder.manifest;
+  const { hookPoint, modelName } = whereFrom(folder);
   if (!manifest.done) {
     context.note(
       `"${folder.name}" is not complete; training on the ${
@@ -132,14 +142,17 @@ async function findResiduals(
     nOnHost: n_tokens,
     id: {
       residuals: manifest.fingerprint,
-      shards: manifest.shards.map(({ sha256 }) => sha256),
+      shards: manifest.shards.map(({ file, n_rows, bytes, sha256 }) =>
+        sha256 ?? `${file}:${n_rows}:${bytes}`
+      ),
     },
     metadata: {
       hookPoint,
-      modelName: model.name,
-      modelFingerprint: model.fingerprint,
-      contextLength,
-      text,
+      modelName,
+      ...(model.fingerprint !== undefined &&
+        { modelFingerprint: model.fingerprint }),
+      ...(contextLength !== undefined && { contextLength }),
+      ...(text !== undefined && { text }),
     },
     memoryOf: () => [],
     async open(_gpu, recipe, owned): Promise<OpenTrainingData> {
@@ -151,6 +164,35 @@ async function findResiduals(
       };
     },
   };
+}
+
+/** What the flags say of residuals that do not say it themselves. */
+function toldFacts({ hook, model_name }: DataFlags): ToldFacts {
+  return {
+    ...(hook !== undefined && { hookPoint: parseHookPoint(hook) }),
+    ...(model_name !== undefined && { modelName: model_name }),
+  };
+}
+
+/**
+ * What an SAE must say of the vectors that it is trained on.
+ * @throws {RangeError} If neither the files nor the flags say it.
+ */
+function whereFrom(
+  { name, manifest: { hookPoint, model } }: ResidualFolder,
+): { hookPoint: HookPoint; modelName: string } {
+  const refuse = (what: string, fix: string): RangeError =>
+    new RangeError(
+      `Cannot train on "${name}": expected ${what}, which its files do not tell: got none: give ${fix}`,
+    );
+  if (hookPoint === undefined) {
+    throw refuse(
+      "a hook point",
+      "--hook, such as final_norm@15 for what open-concept-steering collected of OLMo-2 7B",
+    );
+  }
+  if (model.name === undefined) throw refuse("a model", "--model-name");
+  return { hookPoint, modelName: model.name };
 }
 
 /** Vectors of a folder, but for those that are not finite where such are skipped. */

@@ -2,7 +2,7 @@ import { deepEqual, equal, match, ok } from "node:assert/strict";
 import { join } from "node:path";
 import { directory, readManifest } from "../../core/files.ts";
 import { ResidualFolder } from "../../core/residuals.ts";
-import { blockFile, runTask, scratchFolder, startTask } from "./run_task.ts";
+import { runTask, scratchFolder, startTask } from "./run_task.ts";
 
 const MODEL = new URL("../../models/tiny-olmo2", import.meta.url).pathname;
 
@@ -110,7 +110,9 @@ Deno.test("collect says so in one line when a shard cannot be written, and goes 
   const words = ["--text=storybook:101:20", "--quiet"];
   equal((await runTask(["collect", ...words, "--out=whole"], { cwd })).code, 0);
   const r = join(cwd, "r");
-  const obstacle = blockFile(join(cwd, "whole"), r, "shard_00000.parquet");
+  // A folder in the place of the file: writing fails as it does on a full disk.
+  const obstacle = join(r, "shard_00000.parquet");
+  Deno.mkdirSync(obstacle, { recursive: true });
   const full = await runTask(["collect", ...words, "--out=r"], { cwd });
   equal(full.code, 1);
   equal(full.stdout, "");

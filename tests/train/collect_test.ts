@@ -8,14 +8,17 @@ import {
   type ResidualManifest,
   type ResidualRows,
 } from "../../core/residuals.ts";
+import type { TaskShard } from "../../core/residual_manifest.ts";
 import { Safetensors } from "../../core/safetensors.ts";
 import { type Folder, memoryFolder } from "../../core/source.ts";
 import type { ReadCorpus } from "../../core/text.ts";
 import { type CollectConfig, collectResiduals } from "../../train/collect.ts";
+import { claimResiduals } from "../../train/residual_output.ts";
 import { ResidualReader } from "../../train/residual_reader.ts";
 import { assertClose, assertRelativeError } from "../assert_close.ts";
 import { testGpu } from "../gpu_for_tests.ts";
 import { rejectsInOneLine } from "../rejects_in_one_line.ts";
+import { memoryStore } from "./memory_store.ts";
 import { corpusOf, story } from "./numbered.ts";
 
 const MODEL = new URL("../../models/tiny-olmo2", import.meta.url).pathname;
@@ -28,6 +31,10 @@ const CONFIG: CollectConfig = {
   skipFirst: 1,
   shardRows: 150,
   tokensPerPass: 100,
+  pack: false,
+  separator: true,
+  skipTokens: new Set(),
+  layout: "binary",
 };
 
 interface Collected {
@@ -44,7 +51,8 @@ interface RunOptions {
   /** Files of the run that is resumed; they are written to. */
   readonly files?: Record<string, Uint8Array>;
   readonly signal?: AbortSignal;
-  /** Called after each file is written. */
+  readonly shard?: TaskShard;
+  /** Called before each file is written; what it throws is what writing throws. */
   readonly onWrite?: (file: string) => void;
 }
 
@@ -56,21 +64,18 @@ async function collect(options: RunOptions = {}): Promise<Collected> {
     hookPoint: options.hookPoint ?? "resid_post[1]",
     maxTokens: Math.max(config.tokensPerPass, config.contextLength),
   });
-  const before = files["manifest.json"];
+  const store = memoryStore(files, {
+    beforeWrite: (file) => options.onWrite?.(file),
+  });
+  const claim = { fingerprint: "f", shard: options.shard };
+  await using claimed = await claimResiduals(store, claim);
   const manifest = await collectResiduals({
     reader,
     config,
     read: options.read ?? await story("storybook:101:12"),
-    manifest: before
-      ? JSON.parse(new TextDecoder().decode(before))
-      : { kind: "residuals", fingerprint: "f" },
-    async write(file, content): Promise<void> {
-      const body = typeof content === "string" || content instanceof Uint8Array
-        ? new Response(content as BodyInit)
-        : new Response(ReadableStream.from(content));
-      files[file] = await body.bytes();
-      options.onWrite?.(file);
-    },
+    store,
+    ...claim,
+    before: claimed.before,
     ...(options.signal ? { signal: options.signal } : {}),
   });
   return { manifest, files };
@@ -233,7 +238,7 @@ Deno.test("collectResiduals() names the document and the token when a vector is 
     () => collect({ model: broken, read, onWrite: (f) => written.push(f) }),
     /^RangeError: Cannot write residuals: .*resid_post\[1\], document 1, position 3$/,
   );
-  deepEqual(written, []);
+  deepEqual(written, ["manifest.json"]);
 });
 
 /** The model with NaN in the embedding of one token. */
@@ -261,7 +266,7 @@ Deno.test("collectResiduals() refuses a text of which nothing is left", async ()
         read: await story("storybook:101:3"),
         config: { skipFirst: 48 },
       }),
-    /^RangeError: Cannot collect from "storybook:101:12": expected documents of more than 48 tokens: got none$/,
+    /^RangeError: Cannot collect from "storybook:101:12": expected contexts of more than 48 tokens: got none$/,
   );
 });
 
