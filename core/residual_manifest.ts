@@ -6,6 +6,7 @@
 import { z } from "zod";
 import { checkJson } from "./check_json.ts";
 import { type HookPoint, isHookPoint } from "./hook_point.ts";
+import type { ResidualLayout } from "./residual_pages.ts";
 import type { TextPosition } from "./token_contexts.ts";
 
 /** A shard as a manifest lists it. */
@@ -33,9 +34,6 @@ export interface CollectedModel {
   readonly d_model: number;
   readonly n_layers: number;
 }
-
-/** How rows lie in the files: bytes of bf16, or lists of its bits as open-concept-steering has them. */
-export type ShardLayout = "binary" | "list";
 
 /** How a text became contexts. */
 export interface ContextFacts {
@@ -70,7 +68,7 @@ export interface ResidualManifest extends ContextFacts {
   readonly model: CollectedModel;
   /** Where it was read. */
   readonly hookPoint: HookPoint;
-  readonly layout: ShardLayout;
+  readonly layout: ResidualLayout;
   /** Element type of the rows. */
   readonly dtype: "bf16";
   /** The text that was read, as `readDocuments` takes it. */

@@ -8,6 +8,7 @@ import { z } from "zod";
 import { checkJson } from "./check_json.ts";
 import { type HookPoint, isHookPoint } from "./hook_point.ts";
 import { ParquetFile, type RowGroup } from "./parquet.ts";
+import { BINARY_COLUMN, LIST_COLUMN } from "./residual_pages.ts";
 import type { Source } from "./source.ts";
 
 /** What a shard says of itself, so that it means something without its folder. */
@@ -16,12 +17,18 @@ export interface ResidualHeader {
   readonly modelName: string;
   /** Fingerprint of its weights and config. */
   readonly modelFingerprint: string;
+  /** Revision of its repository, where it came from one. */
+  readonly revision?: string | undefined;
   /** Where it was read. */
   readonly hookPoint: HookPoint;
   /** Element type of the rows. */
   readonly dtype: "bf16";
   /** Elements of a row. */
   readonly d_model: number;
+  /** Rows of the shard, and elements of a row. */
+  readonly shape: readonly [n_rows: number, d_model: number];
+  /** What the model's vectors were multiplied by before they were stored; 1: they are as the model has them. */
+  readonly scale: number;
 }
 
 /** Vectors with the tokens that they belong to. */
@@ -42,9 +49,6 @@ export interface ResidualRows {
 
 /** Key under which the header lies in the file. */
 export const HEADER_KEY = "open_concept_steering";
-/** Column of the rows in our shards. */
-export const BINARY_COLUMN = "residual";
-const LIST_COLUMN = "residual_stream";
 /** Columns that say which token a row belongs to. */
 export const LABELS: readonly ["token_id", "position", "document"] = [
   "token_id",
@@ -55,13 +59,21 @@ export const LABELS: readonly ["token_id", "position", "document"] = [
 /** Larger than any model's stream; keeps a false header from claiming memory. */
 const MAX_D_MODEL = 1_048_576;
 
+/** The header as a file has it; the first shards that were written say neither shape nor scale. */
+interface StoredHeader extends Omit<ResidualHeader, "shape"> {
+  readonly shape?: ResidualHeader["shape"] | undefined;
+}
+
 /** Form of the header. */
-export const Header: z.ZodType<ResidualHeader> = z.object({
+export const Header: z.ZodType<StoredHeader> = z.object({
   modelName: z.string(),
   modelFingerprint: z.string(),
+  revision: z.string().optional(),
   hookPoint: z.string().refine(isHookPoint, "expected a hook point"),
   dtype: z.literal("bf16"),
   d_model: z.int().min(1).max(MAX_D_MODEL),
+  shape: z.tuple([z.int().min(1), z.int().min(1)]).optional(),
+  scale: z.number().positive().default(1),
 });
 
 /** An open shard. One row group at a time is in memory. */
@@ -75,8 +87,10 @@ export class ResidualShard {
   /** The runs of rows that `read` gives, in order. */
   readonly rowGroups: readonly RowGroup[];
   readonly #file: ParquetFile;
+  readonly #isBinary: boolean;
 
   private constructor(file: ParquetFile, header: ResidualHeader | undefined) {
+    this.#isBinary = !file.columns.includes(LIST_COLUMN);
     this.name = file.name;
     this.header = header;
     this.n_rows = file.n_rows;
@@ -129,7 +143,7 @@ export class ResidualShard {
     group: number,
     { keepBad = false }: { readonly keepBad?: boolean } = {},
   ): Promise<Uint16Array<ArrayBuffer>> {
-    const values = this.header
+    const values = this.header && this.#isBinary
       ? await this.#binaryRows(group, this.header.d_model)
       : await this.#listRows(group);
     const bad = keepBad ? -1 : firstNonFinite(values);
@@ -225,7 +239,17 @@ function readHeader(file: ParquetFile): ResidualHeader | undefined {
   } catch {
     // Falls through to the schema, which refuses undefined.
   }
-  const header = checkJson(Header, json, file.name);
+  const { d_model, ...rest } = checkJson(Header, json, file.name);
+  const shape = [file.n_rows, d_model] as const;
+  if (rest.shape && String(rest.shape) !== String(shape)) {
+    throw new SyntaxError(
+      `Cannot read "${file.name}": expected ${rest.shape[0]} rows of ${
+        rest.shape[1]
+      } by its header: got ${file.n_rows} of ${d_model}: collect it again`,
+    );
+  }
+  const header = { ...rest, d_model, shape };
+  if (file.columns.includes(LIST_COLUMN)) return header;
   // Encoded columns can claim far more values than the file has bytes.
   const wrong = file.isPlain(BINARY_COLUMN, "BYTE_ARRAY")
     ? LABELS.find((column) => !file.isPlain(column, "INT32"))

@@ -25,6 +25,7 @@ export {
 } from "./residual_shard.ts";
 export {
   type LabeledResidualRows,
+  type NewResidualHeader,
   ResidualShardWriter,
 } from "./residual_writer.ts";
 

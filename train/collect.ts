@@ -4,13 +4,12 @@
  * @module
  */
 import { dataFingerprint } from "../core/model_folder.ts";
-import type {
-  ResidualManifest,
-  ShardLayout,
-  TaskShard,
-} from "../core/residual_manifest.ts";
-import type { ResidualHeader } from "../core/residual_shard.ts";
-import { ResidualShardWriter } from "../core/residual_writer.ts";
+import type { ResidualManifest, TaskShard } from "../core/residual_manifest.ts";
+import type { ResidualLayout } from "../core/residual_pages.ts";
+import {
+  type NewResidualHeader,
+  ResidualShardWriter,
+} from "../core/residual_writer.ts";
 import type { Store } from "../core/store.ts";
 import type { ReadCorpus } from "../core/text.ts";
 import type { TextPosition, TokenContext } from "../core/token_contexts.ts";
@@ -34,7 +33,7 @@ export interface CollectConfig extends PassConfig {
   /** Seed of the order of its documents; their own order when absent. */
   readonly shuffle?: number | undefined;
   /** How rows lie in the files. */
-  readonly layout: ShardLayout;
+  readonly layout: ResidualLayout;
   /** A shard is closed by the first pass that brings it to this many vectors. */
   readonly shardRows: number;
   /** Most vectors; all when absent. */
@@ -169,7 +168,7 @@ function begun(
 /** The shard that is being filled. */
 class OpenShard {
   readonly #config: CollectConfig;
-  readonly #header: ResidualHeader;
+  readonly #header: NewResidualHeader;
   readonly #store: Store;
   readonly #output: ResidualOutput;
   #writer: ResidualShardWriter | undefined;
@@ -191,6 +190,7 @@ class OpenShard {
     this.#header = {
       modelName: config.modelName,
       modelFingerprint: dataFingerprint(model),
+      revision: config.revision,
       hookPoint,
       dtype: "bf16",
       d_model: model.config.d_model,
@@ -226,7 +226,8 @@ class OpenShard {
     this.#nDocuments += nBegun;
     this.#nOfShard += nBegun;
     if (batch.n_rows === 0) return;
-    this.#writer ??= new ResidualShardWriter(this.#header);
+    const { layout } = this.#config;
+    this.#writer ??= new ResidualShardWriter(this.#header, { layout });
     this.#writer.add(batch);
     this.#nVectors += batch.n_rows;
     if (this.#writer.n_rows >= this.#config.shardRows) await this.close();
@@ -243,10 +244,7 @@ class OpenShard {
       n_rows: writer.n_rows,
       n_documents,
       next: this.#next,
-      write: async (file) => {
-        const { bytes } = await writer.finish(file);
-        return await this.#store.write(file, bytes);
-      },
+      write: (file) => this.#store.write(file, writer.finish()),
     });
   }
 }

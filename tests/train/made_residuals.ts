@@ -2,6 +2,7 @@
  * Residual folders that tests make: each vector says which shard and row it is.
  * @module
  */
+import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { f32ToBf16 } from "../../core/dtype.ts";
 import {
@@ -11,6 +12,7 @@ import {
 } from "../../core/residual_manifest.ts";
 import { ResidualShardWriter } from "../../core/residuals.ts";
 import { randomNormal } from "../assert_close.ts";
+import { joined } from "../joined.ts";
 
 /** Elements of a vector. */
 export const MADE_D = 3;
@@ -37,10 +39,10 @@ export function madeRows(
 }
 
 /** The files of a folder, by name. Token ids count from 0 in each shard; documents have ten rows. */
-export async function madeFolder(
+export function madeFolder(
   { shards: sizes, d_model = MADE_D, rows, manifest: manifestOf = {} }:
     MadeFolder,
-): Promise<Record<string, Uint8Array<ArrayBuffer>>> {
+): Record<string, Uint8Array<ArrayBuffer>> {
   const header = {
     modelName: "tiny",
     modelFingerprint: "abc",
@@ -51,7 +53,9 @@ export async function madeFolder(
   const files: Record<string, Uint8Array<ArrayBuffer>> = {};
   const shards: ResidualManifest["shards"][number][] = [];
   for (const [s, n_rows] of sizes.entries()) {
-    const writer = new ResidualShardWriter(header);
+    const writer = new ResidualShardWriter(header, {
+      layout: manifestOf.layout ?? "binary",
+    });
     const counting = Int32Array.from({ length: n_rows }, (_, i) => i);
     writer.add({
       n_rows,
@@ -63,9 +67,10 @@ export async function madeFolder(
     });
     const { shard: task } = manifestOf;
     const file = task ? shardFile(task, s) : `shard-${s}.parquet`;
-    const { bytes, shard } = await writer.finish(file);
+    const bytes = joined(writer.finish());
     files[file] = bytes;
-    shards.push(shard);
+    const sha256 = createHash("sha256").update(bytes).digest("hex");
+    shards.push({ file, n_rows, bytes: bytes.length, sha256 });
   }
   const manifest: ResidualManifest = {
     kind: "residuals",

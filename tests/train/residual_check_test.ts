@@ -22,7 +22,7 @@ function edited(
 }
 
 Deno.test("checkResiduals() finds nothing in a folder that is as it was written, and says how far it is", async () => {
-  const files = await madeFolder({ shards: [30, 20] });
+  const files = madeFolder({ shards: [30, 20] });
   const seen: [number, number][] = [];
   const result = await checkResiduals(memoryFolder("r", files), {
     onProgress: (bytes, total) => seen.push([bytes, total]),
@@ -38,7 +38,7 @@ Deno.test("checkResiduals() finds nothing in a folder that is as it was written,
 });
 
 Deno.test("checkResiduals() tells each fault of a folder in a line that names the file", async () => {
-  const whole = await madeFolder({ shards: [30, 20] });
+  const whole = madeFolder({ shards: [30, 20] });
   const flipped = {
     ...whole,
     "shard-1.parquet": whole["shard-1.parquet"]!.slice(),
@@ -100,16 +100,16 @@ Deno.test("checkResiduals() tells each fault of a folder in a line that names th
 });
 
 Deno.test("checkResiduals() knows the tasks of one collection before and after they are merged", async () => {
-  const task = (index: number): Promise<Files> =>
+  const task = (index: number): Files =>
     madeFolder({
       shards: [20],
       manifest: { shard: { index, count: 2 } },
     });
-  const both = { ...await task(0), ...await task(1) };
+  const both = { ...task(0), ...task(1) };
   deepEqual(await faultsOf(both), [
     '"r": expected manifest.json: got none: run ./ocs data merge',
   ]);
-  deepEqual(await faultsOf(await task(1)), [
+  deepEqual(await faultsOf(task(1)), [
     '"r": expected manifest_000-of-002.json: got none: run task 0',
   ]);
   const shards = [0, 1].flatMap((i) =>
@@ -120,7 +120,7 @@ Deno.test("checkResiduals() knows the tasks of one collection before and after t
   const whole = edited(
     {
       ...both,
-      "manifest.json": (await madeFolder({ shards: [20] }))["manifest.json"]!,
+      "manifest.json": (madeFolder({ shards: [20] }))["manifest.json"]!,
     },
     () => ({ shards, n_tokens: 40 }),
   );

@@ -15,20 +15,19 @@ type Files = Record<string, Uint8Array>;
 const taskFiles = (
   index: number,
   manifest: Partial<ResidualManifest> = {},
-): Promise<Files> =>
+): Files =>
   madeFolder({
     // The second found no document of its own.
     shards: index === 1 ? [] : [10 + index, 7],
     manifest: { shard: { index, count: 3 }, ...manifest },
   });
 
-async function threeTasks(): Promise<Files> {
-  const all = await Promise.all([0, 1, 2].map((index) => taskFiles(index)));
-  return Object.assign({}, ...all);
+function threeTasks(): Files {
+  return Object.assign({}, ...[0, 1, 2].map((index) => taskFiles(index)));
 }
 
 Deno.test("mergeTasks() writes one manifest of all tasks, and touches nothing else", async () => {
-  const files = await threeTasks();
+  const files = threeTasks();
   const before = { ...files };
   const merged = await mergeTasks(memoryStore(files));
   const { "manifest.json": manifest, ...others } = files;
@@ -45,7 +44,7 @@ Deno.test("mergeTasks() writes one manifest of all tasks, and touches nothing el
 });
 
 Deno.test("mergeTasks() names the task that is missing, not done or of another run, and writes nothing", async () => {
-  const whole = await threeTasks();
+  const whole = threeTasks();
   const without = (name: string): Files =>
     Object.fromEntries(Object.entries(whole).filter(([file]) => file !== name));
   const cases: [Files, RegExp][] = [
@@ -59,19 +58,19 @@ Deno.test("mergeTasks() names the task that is missing, not done or of another r
       /expected "shard_002-of-003_00001\.parquet": got none/,
     ],
     [
-      { ...whole, ...await taskFiles(2, { done: false }) },
+      { ...whole, ...taskFiles(2, { done: false }) },
       /expected task 2 of 3 to be done: got 19 vectors so far/,
     ],
     [
-      { ...whole, ...await taskFiles(0, { fingerprint: "g" }) },
+      { ...whole, ...taskFiles(0, { fingerprint: "g" }) },
       /expected tasks of one configuration: got another one of task 1/,
     ],
     [
-      { ...whole, ...await taskFiles(2, { hookPoint: "resid_post[2]" }) },
+      { ...whole, ...taskFiles(2, { hookPoint: "resid_post[2]" }) },
       /expected the same hook point: got resid_post\[3\] in "0" and resid_post\[2\] in "2"$/,
     ],
     [
-      { ...whole, ...await taskFiles(0, { shard: { index: 0, count: 4 } }) },
+      { ...whole, ...taskFiles(0, { shard: { index: 0, count: 4 } }) },
       /got those of [34] and of [34] tasks/,
     ],
   ];
@@ -84,8 +83,8 @@ Deno.test("mergeTasks() names the task that is missing, not done or of another r
 
 Deno.test("joinFolders() copies shards into a new folder, goes on when it was stopped, and checks every copy", async () => {
   const parts = [
-    await madeFolder({ shards: [10, 20], manifest: { text: "a" } }),
-    await madeFolder({
+    madeFolder({ shards: [10, 20], manifest: { text: "a" } }),
+    madeFolder({
       shards: [30],
       manifest: { text: "b", contextLength: 512, skipFirst: 2 },
     }),
@@ -139,23 +138,23 @@ Deno.test("joinFolders() copies shards into a new folder, goes on when it was st
 Deno.test("joinFolders() refuses folders that differ, or are not complete, before it writes", async () => {
   const part = (manifest: Partial<ResidualManifest> = {}, d_model = 3) =>
     madeFolder({ shards: [10], d_model, manifest });
-  const first = memoryFolder("A", await part());
+  const first = memoryFolder("A", part());
   const cases: [Files, RegExp][] = [
     [
-      await part({ hookPoint: "final_norm@3" }),
+      part({ hookPoint: "final_norm@3" }),
       /the same hook point: got resid_post\[3\] in "A" and final_norm@3 in "B"/,
     ],
     [
-      await part({ layout: "list" }),
+      part({ layout: "list" }),
       /the same layout: got binary in "A" and list in "B"/,
     ],
     [
-      await part({ done: false }),
+      part({ done: false }),
       /Cannot merge "B": expected a complete collection/,
     ],
-    [await part({}, 4), /the same d_model: got 3 in "A" and 4 in "B"/],
+    [part({}, 4), /the same d_model: got 3 in "A" and 4 in "B"/],
     [
-      await part({
+      part({
         model: { name: "other", fingerprint: "x", d_model: 3, n_layers: 8 },
       }),
       /the same model: got tiny \(abc\) in "A" and other \(x\) in "B"/,
@@ -173,8 +172,8 @@ Deno.test("joinFolders() refuses folders that differ, or are not complete, befor
 });
 
 Deno.test("claimResiduals() goes on in the folder of the same run, and refuses all others without a trace", async () => {
-  const whole = await madeFolder({ shards: [5] });
-  const task = await taskFiles(0);
+  const whole = madeFolder({ shards: [5] });
+  const task = taskFiles(0);
   const text = new TextEncoder().encode("text");
   const cases: [Files, number | undefined, RegExp][] = [
     [{ "notes.txt": text }, undefined, /got other files \("notes\.txt"\)/],
@@ -186,12 +185,12 @@ Deno.test("claimResiduals() goes on in the folder of the same run, and refuses a
     [{ ...task, "notes.txt": text }, 1, /got other files \("notes\.txt"\)/],
     [task, undefined, /got the files of 3 tasks/],
     [
-      { ...await taskFiles(2, { fingerprint: "g" }) },
+      { ...taskFiles(2, { fingerprint: "g" }) },
       0,
       /got a residuals run of another configuration/,
     ],
     [
-      await madeFolder({ shards: [5], manifest: { fingerprint: "g" } }),
+      madeFolder({ shards: [5], manifest: { fingerprint: "g" } }),
       undefined,
       /got a residuals run of another configuration: choose another folder with --out$/,
     ],

@@ -7,7 +7,7 @@ import { assertClose } from "../assert_close.ts";
 import { madeFolder, madeRows } from "./made_residuals.ts";
 
 Deno.test("residualStats() measures norms, mean and tokens of all shards", async () => {
-  const files = await madeFolder({ shards: [30, 20] });
+  const files = madeFolder({ shards: [30, 20] });
   const folder = await ResidualFolder.open(memoryFolder("r", files));
   const stats = await residualStats(folder);
   const x = [madeRows(0, 30), madeRows(1, 20)].flatMap((rows) => [
