@@ -11,8 +11,9 @@ import {
 import type { TaskShard } from "../../core/residual_manifest.ts";
 import { Safetensors } from "../../core/safetensors.ts";
 import { type Folder, memoryFolder } from "../../core/source.ts";
-import type { ReadCorpus } from "../../core/text.ts";
+import { openCorpus, type ReadCorpus } from "../../core/text.ts";
 import { type CollectConfig, collectResiduals } from "../../train/collect.ts";
+import { mergeTasks } from "../../train/residual_merge.ts";
 import { claimResiduals } from "../../train/residual_output.ts";
 import { ResidualReader } from "../../train/residual_reader.ts";
 import { assertClose, assertRelativeError } from "../assert_close.ts";
@@ -208,6 +209,100 @@ Deno.test("collectResiduals() writes the same bytes when it is stopped after eac
   }
   ok(nStops >= 2);
   deepEqual(files, straight.files);
+});
+
+Deno.test("collectResiduals() goes on at the exact token of a packed text", async () => {
+  const config = {
+    pack: true,
+    skipTokens: new Set([0]),
+    contextLength: 40,
+    layout: "list",
+  } as const;
+  const straight = await collect({ config });
+  const nexts = straight.manifest.shards.map(({ next }) => next);
+  // Shards end amid documents, or this would test nothing.
+  ok(nexts.some((next) => next!.token > 0), JSON.stringify(nexts));
+  const files: Record<string, Uint8Array> = {};
+  for (let nStops = 0;;) {
+    const controller = new AbortController();
+    const run = collect({
+      config,
+      files,
+      signal: controller.signal,
+      onWrite: (file) => {
+        if (file.startsWith("shard")) controller.abort(new Error("stop"));
+      },
+    });
+    if (await run.then(({ manifest }) => manifest.done, () => false)) break;
+    ok(++nStops < 20);
+  }
+  deepEqual(files, straight.files);
+});
+
+Deno.test("collectResiduals() of all shares gives each vector of the text once", async () => {
+  const text = "storybook:101:600";
+  const config = {
+    maxDocuments: 520,
+    contextLength: 8,
+    tokensPerPass: 1024,
+    shardRows: 1500,
+  };
+  const count = 3;
+  const files: Record<string, Uint8Array> = {};
+  for (let index = 0; index < count; index++) {
+    const shard = { index, count };
+    const { read } = await openCorpus(text, () => Promise.reject(), { shard });
+    const { manifest } = await collect({ files, shard, read, config });
+    ok(manifest.done);
+  }
+  const merged = await mergeTasks(memoryStore(files));
+  equal(merged.n_documents, 520);
+  const whole = await collect({ read: await story(text), config });
+  const key = ({ documents, positions, token_ids }: Required<ResidualRows>) =>
+    Array.from(
+      documents,
+      (document, i) => `${document}:${positions[i]}:${token_ids[i]}`,
+    );
+  const keys = async (of: Pick<Collected, "files">): Promise<string[]> =>
+    (await rowsOf(of)).flatMap(key).sort();
+  deepEqual(await keys({ files }), await keys(whole));
+});
+
+Deno.test("collectResiduals() ends a share without documents of its own with an empty manifest", async () => {
+  const files: Record<string, Uint8Array> = {};
+  const shard = { index: 2, count: 3 };
+  const { manifest } = await collect({ files, shard, read: corpusOf([]) });
+  deepEqual([manifest.shards, manifest.done], [[], true]);
+  deepEqual(Object.keys(files), ["manifest_002-of-003.json"]);
+});
+
+Deno.test("collectResiduals() loses nothing when the disk is full, and goes on when it is not", async () => {
+  const straight = await collect();
+  const names = Object.keys(straight.files);
+  for (const full of ["shard_00001.parquet", "manifest.json"]) {
+    const files: Record<string, Uint8Array> = {};
+    let nManifests = 0;
+    await rejectsInOneLine(
+      () =>
+        collect({
+          files,
+          onWrite(file): void {
+            if (file === "manifest.json") nManifests++;
+            const isFull = file === full &&
+              (file !== "manifest.json" || nManifests === 3);
+            if (isFull) {
+              throw new Error(`Cannot write "${file}": no space left`);
+            }
+          },
+        }),
+      /^Error: Cannot write ".*": no space left$/,
+    );
+    const folder = await ResidualFolder.open(memoryFolder("r", files));
+    equal(folder.manifest.shards.length, 1);
+    ok(Object.keys(files).length < names.length);
+    await collect({ files });
+    deepEqual(files, straight.files);
+  }
 });
 
 Deno.test("collectResiduals() reads nothing more when the collection is complete", async () => {
