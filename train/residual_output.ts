@@ -64,8 +64,11 @@ function isLeftover(name: string, shard: TaskShard | undefined): boolean {
     name.startsWith(`.manifest_${task}.json.`);
 }
 
-/** The manifest that the run has in the folder, if any. */
-async function findBefore(
+/**
+ * The manifest that a run, or its task, has in the folder, if any.
+ * @throws {Error} If the folder holds another run or other files: names the folder and the fix.
+ */
+export async function findBefore(
   store: Store,
   { fingerprint, shard }: ClaimOptions,
 ): Promise<ResidualManifest | undefined> {
