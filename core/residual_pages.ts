@@ -4,7 +4,7 @@
  * @module
  */
 import type { SchemaElement } from "hyparquet";
-import { dataPageHeader, type WrittenColumn } from "./parquet_pages.ts";
+import { dataPageHeader, type WrittenColumn } from "./parquet_chunks.ts";
 
 /**
  * How a shard holds its rows. `binary`: one value of 2 · d_model bytes a row, as small and fast as the rows are.

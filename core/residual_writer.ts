@@ -8,7 +8,7 @@ import {
   dataPageHeader,
   ParquetChunks,
   type WrittenChunk,
-} from "./parquet_pages.ts";
+} from "./parquet_chunks.ts";
 import { type ResidualLayout, rowCode, RowPages } from "./residual_pages.ts";
 import {
   firstNonFinite,

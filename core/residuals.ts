@@ -144,7 +144,7 @@ export async function openShard(
   if (source.byteLength !== entry.bytes) {
     throw refuse(`${entry.bytes} bytes`, source.byteLength);
   }
-  const shard = await ResidualShard.open(source);
+  const shard = await ResidualShard.open(source, { d_model: model.d_model });
   const { header } = shard;
   if (shard.n_rows !== entry.n_rows) {
     throw refuse(`${entry.n_rows} rows`, shard.n_rows);

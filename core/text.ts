@@ -72,8 +72,9 @@ export interface Corpus {
  * - `storybook:SEED` or `storybook:SEED:N`: the storybook, endless or N documents;
  * - `FILE.txt`: paragraphs, separated by blank lines, each a document;
  * - `FILE.jsonl`: a document a line, with a text field (and `spans`, as the storybook writes them) or `messages`;
+ * - `FILE.txt.gz`, `FILE.jsonl.zst`, `FILE.json.gz` and the like: the same, compressed;
  * - `FILE.parquet`: a document a row, with a text column or `messages`;
- * - a folder: all such files in it, sorted by name.
+ * - a folder: all such files in it and in the folders below it, sorted by name.
  * @throws {SyntaxError} If the storybook is misspelled.
  * @throws {RangeError} If a folder has no such file.
  */
@@ -122,7 +123,7 @@ interface OpenText extends Omit<Corpus, "name" | "read"> {
 async function textFiles(spec: string, open: OpenPath): Promise<Source[]> {
   const opened = await open(spec);
   if (!("list" in opened)) return [opened];
-  const names = (await opened.list()).filter(isTextFile);
+  const names = (await opened.list({ deep: true })).filter(isTextFile);
   if (names.length > 0) {
     return await Promise.all(names.map((name) => opened.open(name)));
   }

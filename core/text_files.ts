@@ -2,6 +2,7 @@
  * Files of text as numbered documents: paragraphs, JSON lines and parquet.
  * @module
  */
+import { gunzip } from "./gunzip.ts";
 import { ParquetFile } from "./parquet.ts";
 import type { Rng } from "./rng.ts";
 import type { Source } from "./source.ts";
@@ -11,6 +12,7 @@ import {
   wrongDocument,
 } from "./text_document.ts";
 import { chunksOf, readLines } from "./text_lines.ts";
+import { unzstd } from "./unzstd.ts";
 
 /** The first number from n on of a document that is wanted; Infinity where none is. */
 export type NextWanted = (n: number) => number;
@@ -36,21 +38,41 @@ export type Reading = AsyncGenerator<NumberedDocument, number>;
 
 type Reader = (source: Source, reading: FileReading) => Reading;
 
+type LineReader = (
+  source: Source,
+  chunks: Chunks,
+  reading: FileReading,
+) => Reading;
+
+const DECOMPRESSORS = { gz: gunzip, zst: unzstd } as const;
+
 /** Readers by file ending. */
 const READERS: ReadonlyMap<string, Reader> = new Map([
-  [
-    "txt",
-    (source, reading) => readParagraphs(source, chunksOf(source), reading),
-  ],
-  [
-    "jsonl",
-    (source, reading) => readJsonLines(source, chunksOf(source), reading),
-  ],
+  ...withCompressed("txt", readParagraphs),
+  ...withCompressed("jsonl", readJsonLines),
+  // Uncompressed .json files are configurations, mostly.
+  ...withCompressed("json", readJsonLines).slice(1),
   ["parquet", readParquet],
 ]);
 
+function withCompressed(
+  ending: string,
+  read: LineReader,
+): [string, Reader][] {
+  return [
+    [ending, (source, reading) => read(source, chunksOf(source), reading)],
+    ...Object.entries(DECOMPRESSORS).map(([end, decompress]) =>
+      [
+        `${ending}.${end}`,
+        (source, reading) => read(source, decompress(source), reading),
+      ] satisfies [string, Reader]
+    ),
+  ];
+}
+
 /** Endings of the files that are read, for errors. */
-export const TEXT_ENDINGS: string = [...READERS.keys()].join(", ");
+export const TEXT_ENDINGS: string =
+  "txt, jsonl, parquet, or .gz or .zst of txt, jsonl or json";
 
 /** Whether a file of this name is read as text. */
 export function isTextFile(file: string): boolean {
@@ -58,9 +80,9 @@ export function isTextFile(file: string): boolean {
 }
 
 function readerOf(file: string): Reader | undefined {
-  const name = file.slice(file.lastIndexOf("/") + 1).toLowerCase();
-  return READERS.get(name.slice(name.indexOf(".") + 1)) ??
-    READERS.get(name.slice(name.lastIndexOf(".") + 1));
+  const parts = file.toLowerCase().split(".");
+  return READERS.get(parts.slice(-2).join(".")) ??
+    READERS.get(parts.at(-1) ?? "");
 }
 
 /**
@@ -71,7 +93,7 @@ export function readTextFile(source: Source, reading: FileReading): Reading {
   const reader = readerOf(source.name);
   if (reader) return reader(source, reading);
   throw new TypeError(
-    `Cannot read text from "${source.name}": expected a file that ends in ${TEXT_ENDINGS}, a folder of these, or storybook:SEED`,
+    `Cannot read text from "${source.name}": expected a file that ends in ${TEXT_ENDINGS}; a folder of these; or storybook:SEED`,
   );
 }
 

@@ -20,7 +20,7 @@ import {
   type CollectProgress,
   collectResiduals,
 } from "../train/collect.ts";
-import { claimResiduals } from "../train/residual_output.ts";
+import { claimResiduals, collectedText } from "../train/residual_output.ts";
 import { ResidualReader } from "../train/residual_reader.ts";
 import {
   GPU_FLAGS,
@@ -39,12 +39,12 @@ import { localStore } from "./local_store.ts";
 import { modelBytes, passBytes } from "./memory.ts";
 import { type Shard, SHARD_FLAG, shardOf } from "./shard.ts";
 import { checkText } from "./text_check.ts";
+import { TEXT_HELP } from "./text_open.ts";
 import {
   type OpenedText,
   openText,
   SKIP_TOKENS_FLAG,
   TEXT_FLAGS,
-  TEXT_HELP,
 } from "./text_source.ts";
 
 const FLAGS = {
@@ -113,10 +113,13 @@ export async function collectTask(
   const { documents = Infinity, tokens = Infinity } = flags;
   // Each document has a vector at least, but for those that are left out whole.
   const nDocuments = Math.min(documents, tokens);
+  const store = await localStore(userPath(flags.out));
   const opened = await openText(flags.text, flags, model, {
     task: "collect",
     shard,
     mayBeEndless: nDocuments < Infinity,
+    signal: context.signal,
+    before: await collectedText(store),
   });
   const plan = planOf(flags, model, opened, shard);
   const { hookPoint, config } = plan;
@@ -129,7 +132,6 @@ export async function collectTask(
     hookPoint,
     maxTokens,
   });
-  const store = await localStore(userPath(flags.out));
   const run = { shard, fingerprint: await runId(flags, opened, plan, model) };
   await using claim = await claimResiduals(store, run);
   const { before } = claim;

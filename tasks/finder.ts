@@ -42,7 +42,6 @@ import {
   GPU_FLAGS,
   MODEL_FLAG,
   openModel,
-  openPath,
   openSae,
   QUANTIZE_FLAG,
   SAE_FLAG,
@@ -51,13 +50,13 @@ import {
 } from "./cli.ts";
 import { formatCount } from "./format.ts";
 import { modelBytes, passBytes } from "./memory.ts";
+import { DOCUMENTS_HELP, findText } from "./text_open.ts";
 
 /** Flags that say what is read, and with what. */
 export const FINDER_FLAGS = {
   text: {
     default: "storybook:303:2000",
-    help:
-      "where words and contexts are looked up: storybook:SEED:N, a .txt, .jsonl or .parquet file, or a folder of these",
+    help: `where words and contexts are looked up: ${DOCUMENTS_HELP}`,
   },
   text_column: { default: "text", help: "field or column of the text" },
   documents: {
@@ -253,9 +252,10 @@ export class Finder {
   }
 
   /** The text. */
-  corpus(): Promise<Corpus> {
+  async corpus(): Promise<Corpus> {
     const { text, text_column } = this.#flags;
-    return openCorpus(text, openPath, { textColumn: text_column });
+    const found = await findText(text, { signal: this.#context.signal });
+    return await openCorpus(text, found.open, { textColumn: text_column });
   }
 
   /** Puts the model, as far as it is needed, and the SAE on the GPU, once. */

@@ -7,11 +7,7 @@ import { type ModelFolder, startTokenId } from "../core/model_folder.ts";
 import { type Corpus, openCorpus, type TextShard } from "../core/text.ts";
 import type { Tokenizer } from "../core/tokenizer.ts";
 import type { PassConfig } from "../train/context_passes.ts";
-import { openPath, userPath } from "./cli.ts";
-
-/** What `--text` takes, for help. */
-export const TEXT_HELP =
-  "storybook:SEED:N, a .txt, .jsonl or .parquet file, or a folder of these";
+import { findText, type OpenTextOptions } from "./text_open.ts";
 
 /** How a text is read and cut into contexts. */
 export const TEXT_FLAGS = {
@@ -66,7 +62,7 @@ type TextFlags =
   & Partial<ConfigOf<typeof SKIP_TOKENS_FLAG>>;
 
 /** What a task does with a text. */
-export interface TextUse {
+export interface TextUse extends OpenTextOptions {
   /** The task, as it is typed: "collect". */
   readonly task: string;
   /** The part that is read; all without it. */
@@ -95,13 +91,16 @@ export async function openText(
   typed: string,
   flags: TextFlags,
   model: ModelFolder,
-  { task, shard, mayBeEndless }: TextUse,
+  { task, shard, mayBeEndless, ...options }: TextUse,
 ): Promise<OpenedText> {
   const { text_column, shuffle } = flags;
   const contexts = contextsOf(flags, model, task);
-  const text = typed.startsWith("storybook:") ? typed : userPath(typed);
-  const options = { textColumn: text_column, shard, shuffleSeed: shuffle };
-  const corpus = await openCorpus(text, openPath, options);
+  const { text, open } = await findText(typed, options);
+  const corpus = await openCorpus(text, open, {
+    textColumn: text_column,
+    shard,
+    shuffleSeed: shuffle,
+  });
   if (corpus.isEndless && !mayBeEndless) {
     throw new RangeError(
       `Cannot ${task} from "${text}": it is endless: write ${text}:3000, or give --documents or --tokens`,

@@ -29,7 +29,8 @@ import { formatCount } from "./format.ts";
 import { modelBytes, passBytes } from "./memory.ts";
 import type { MemoryRow } from "./memory_plan.ts";
 import { checkText } from "./text_check.ts";
-import { openText, TEXT_FLAGS, TEXT_HELP } from "./text_source.ts";
+import { TEXT_HELP } from "./text_open.ts";
+import { openText, TEXT_FLAGS } from "./text_source.ts";
 
 /** Where vectors come from: `--residuals`, or `--text` with `--model`. */
 export const DATA_FLAGS = {
@@ -74,6 +75,8 @@ type DataFlags = ConfigOf<typeof DATA_FLAGS>;
 export interface TrainingInput {
   /** Size of a vector. */
   readonly d_model: number;
+  /** The text as it opens again, of vectors that a model makes; with the commit where it is a dataset of the hub. */
+  readonly text?: string;
   /** Vectors that lie on the host to draw from, at most. */
   readonly nOnHost: number;
   /** What decides the vectors, for the fingerprint of a run. */
@@ -103,11 +106,13 @@ export interface OpenTrainingData {
 
 /**
  * Finds the data that the flags name.
+ * @param before What an earlier run of the same folder called its text.
  * @throws {RangeError} If they name none, or both kinds.
  */
 export async function findTrainingData(
   flags: DataFlags,
   context: TaskContext,
+  before?: string,
 ): Promise<TrainingInput> {
   const { residuals, text } = flags;
   if ((residuals === undefined) === (text === undefined)) {
@@ -118,7 +123,7 @@ export async function findTrainingData(
     );
   }
   return residuals === undefined
-    ? await findText(flags, text!, context)
+    ? await findText(flags, text!, context, before)
     : await findResiduals(userPath(residuals), flags, context);
 }
 
@@ -220,6 +225,7 @@ async function findText(
   flags: DataFlags,
   typed: string,
   context: TaskContext,
+  before: string | undefined,
 ): Promise<TrainingInput> {
   const model = await openModel(flags.model, flags.quantize);
   const { n_layers, d_model } = model.config;
@@ -233,7 +239,7 @@ async function findText(
       skip_tokens: undefined, // the recipe's are others
     },
     model,
-    { task: "train", mayBeEndless: true },
+    { task: "train", mayBeEndless: true, signal: context.signal, before },
   );
   // An endless text can only be looked into.
   await checkText(corpus, Infinity, context);
@@ -243,6 +249,7 @@ async function findText(
   const nLayers = hookPlace(hookPoint).layer + 1;
   return {
     d_model,
+    text,
     nOnHost: 0,
     id: {
       model: dataFingerprint(model),

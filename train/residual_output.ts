@@ -4,6 +4,7 @@
  * @module
  */
 import {
+  MANIFEST_FILE,
   manifestFile,
   manifestText,
   parseResidualManifest,
@@ -100,7 +101,7 @@ export async function findBefore(
     name.startsWith(".") || name === own ||
     (shard
       ? taskOfFile(name)?.count === shard.count ||
-        (name === "manifest.json" && before !== undefined)
+        (name === MANIFEST_FILE && before !== undefined)
       : before !== undefined);
   const foreign = names.find((name) => !isOurs(name));
   if (foreign === undefined) return before;
@@ -108,6 +109,20 @@ export async function findBefore(
   throw refuse(
     task ? `the files of ${task.count} tasks` : `other files ("${foreign}")`,
   );
+}
+
+/** The text that is collected into a folder, by this or another task; undefined where nothing says it yet. */
+export async function collectedText(store: Store): Promise<string | undefined> {
+  const name = (await store.list()).find((name) =>
+    name === MANIFEST_FILE || (name.endsWith(".json") && taskOfFile(name))
+  );
+  if (name === undefined) return undefined;
+  const source = await store.open(name);
+  try {
+    return parseResidualManifest(await readJson(source), source.name).text;
+  } catch {
+    return undefined; // what claims the folder says what is wrong
+  }
 }
 
 function isManifestOf(name: string, count: number): boolean {
