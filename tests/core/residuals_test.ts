@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
+import { parquetWriteBuffer } from "hyparquet-writer";
 import { f32ToBf16 } from "../../core/dtype.ts";
 import { directory } from "../../core/files.ts";
 import {
@@ -425,5 +426,41 @@ Deno.test("ResidualFolder.open() refuses loose files that hold no residuals or a
   await rejectsInOneLine(
     () => mixed.shard(1),
     /^RangeError: .*b\.parquet": expected d_model 6 by its neighbors: got 7/,
+  );
+});
+
+/** A file as other tools write it: three rows of a width, and nothing about them. */
+function listFile(width: number): Uint8Array {
+  const row = (i: number): number[] => Array.from({ length: width }, () => i);
+  const file = parquetWriteBuffer({
+    columnData: [{ name: "residual_stream", data: [1, 2, 3].map(row) }],
+    schema: [
+      { name: "root", num_children: 1 },
+      {
+        name: "residual_stream",
+        repetition_type: "OPTIONAL",
+        num_children: 1,
+        converted_type: "LIST",
+      },
+      { name: "list", repetition_type: "REPEATED", num_children: 1 },
+      {
+        name: "element",
+        type: "INT32",
+        repetition_type: "OPTIONAL",
+        converted_type: "UINT_16",
+      },
+    ],
+  });
+  return new Uint8Array(file);
+}
+
+Deno.test("ResidualFolder refuses a file whose rows are of another width than those of the first, where no file says it", async () => {
+  const files = { "a.parquet": listFile(4), "b.parquet": listFile(5) };
+  const folder = await ResidualFolder.open(memoryFolder("loose", files));
+  assert.equal(folder.manifest.model.d_model, 4);
+  const shard = await folder.shard(1);
+  await rejectsInOneLine(
+    () => shard.rows(0),
+    /^SyntaxError: Cannot read "loose\/b\.parquet": expected rows of 4 values: got 5 /,
   );
 });

@@ -93,7 +93,10 @@ Deno.test("data refuses what it cannot do in one line", async () => {
   Deno.mkdirSync(join(cwd, "empty"));
   const cases: [string[], RegExp][] = [
     [[], /expected --action STRING: got nothing/],
-    [["mend", "r"], /expected ACTION to be check or merge or stats: got "mend"/],
+    [
+      ["mend", "r"],
+      /expected ACTION to be check or merge or stats: got "mend"/,
+    ],
     [["check"], /expected one folder and no --out: got 0$/],
     [["merge", "r", "r"], /expected one folder, or several and --out: got 2$/],
     [
