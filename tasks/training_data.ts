@@ -2,7 +2,6 @@
  * What `train` trains on: residuals that were collected, or a model's own while it reads a text.
  * @module
  */
-import { directory } from "../core/files.ts";
 import type { ConfigOf, FlagTable } from "../core/flags.ts";
 import {
   defaultHookPoint,
@@ -17,6 +16,7 @@ import type { Gpu } from "../gpu/mod.ts";
 import type { BatchSource } from "../train/batch_source.ts";
 import { documentPasses } from "../train/document_passes.ts";
 import { LiveRows } from "../train/live_rows.ts";
+import { type FolderAddress, openFolderAt } from "../train/folder_address.ts";
 import { PrefetchedBatches } from "../train/prefetched_batches.ts";
 import type { SaeRecipe } from "../train/recipe.ts";
 import { ResidualReader } from "../train/residual_reader.ts";
@@ -33,11 +33,15 @@ import {
 import { formatCount } from "./format.ts";
 import { modelBytes, passBytes } from "./memory.ts";
 import type { MemoryRow } from "./memory_plan.ts";
+import { folderAddress } from "./storage.ts";
 import { checkText, fileSizes } from "./text_check.ts";
 
 /** Where vectors come from: `--residuals`, or `--text` with `--model`. */
 export const DATA_FLAGS = {
-  residuals: { type: "string", help: "folder that collect wrote" },
+  residuals: {
+    type: "string",
+    help: "folder that collect wrote, also s3://BUCKET/FOLDER",
+  },
   text: {
     type: "string",
     help:
@@ -130,14 +134,14 @@ export async function findTrainingData(
   }
   return residuals === undefined
     ? await findText(flags, text!, context)
-    : await findResiduals(userPath(residuals), context);
+    : await findResiduals(folderAddress(residuals), context);
 }
 
 async function findResiduals(
-  path: string,
+  address: FolderAddress,
   context: TaskContext,
 ): Promise<TrainingInput> {
-  const folder = await ResidualFolder.open(directory(path));
+  const folder = await ResidualFolder.open(openFolderAt(address));
   const { model, hookPoint, contextLength, text, n_tokens, ...manifest } =
     folder.manifest;
   if (!manifest.done) {
@@ -164,7 +168,7 @@ async function findResiduals(
     memoryOf: () => [],
     async open(_gpu, recipe, owned): Promise<OpenTrainingData> {
       // Read and decoded in a worker, ahead of the trainer.
-      const batches = owned.use(await PrefetchedBatches.open(path, recipe));
+      const batches = owned.use(await PrefetchedBatches.open(address, recipe));
       return {
         batches,
         firstRows: (n, signal) => storedRows(folder, recipe, n, signal),
