@@ -15,7 +15,7 @@ import {
 } from "./source.ts";
 import type { WrittenFile } from "./store.ts";
 
-/** Written and hashed at a time: long enough for the disk, short enough for others to get a turn. */
+/** Bytes that are written and hashed at a time, so that others get a turn. */
 const PIECE_BYTES = 4 * 2 ** 20;
 
 /**
@@ -205,10 +205,9 @@ export interface Manifest {
 }
 
 /**
- * Makes a folder the output of one run. A missing folder is created, and a
- * first manifest is written when all checks have passed; call it after
- * every other check of the input, so that a refused run writes nothing.
- * What a killed write left under a temporary name is removed.
+ * Makes a folder, which this process has locked, the output of one run. A missing folder is
+ * created, and a first manifest is written when all checks have passed; call it after every other
+ * check of the input. What a killed write left under a temporary name is removed.
  * @returns The manifest of the same run when it is resumed, else null.
  * @throws {Error} If the folder holds another run or other files: names the folder and the fix.
  */
@@ -224,7 +223,8 @@ export async function claimOutputFolder(
   const existing = await stat(path);
   if (existing && !existing.isDirectory) throw refuse("a file");
   if (existing) {
-    const names = Array.from(Deno.readDirSync(path), (entry) => entry.name);
+    const names = Array.from(Deno.readDirSync(path), (entry) => entry.name)
+      .filter((name) => !/^\..*\.lock$/.test(name)); // whoever claims has locked it
     const leftovers = names.filter((name) => /^\..*\.tmp$/.test(name));
     if (names.includes(MANIFEST_FILE)) {
       const manifest = await readManifest(path);
@@ -317,7 +317,7 @@ async function stat(path: string): Promise<Deno.FileInfo | null> {
   }
 }
 
-/** Runs a file operation; its failure says the operation, the path and the reason in one line. */
+/** Runs a file operation; its failure is a {@link fileError}. */
 export async function told<T>(
   verb: string,
   path: string,

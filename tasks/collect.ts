@@ -31,13 +31,12 @@ import {
   runTask,
   type TaskContext,
   type TaskSpec,
-  userPath,
 } from "./cli.ts";
 import { variable } from "./environment.ts";
 import { formatBytes, formatCount, formatRate } from "./format.ts";
-import { localStore } from "./local_store.ts";
 import { modelBytes, passBytes } from "./memory.ts";
 import { type Shard, SHARD_FLAG, shardOf } from "./shard.ts";
+import { openStore } from "./storage.ts";
 import { checkText } from "./text_check.ts";
 import { TEXT_HELP } from "./text_open.ts";
 import {
@@ -58,7 +57,11 @@ const FLAGS = {
     help:
       "where: resid_post[l], or final_norm@l for the final norm applied there; without it the middle, resid_post[layers/2 - 1]",
   },
-  out: { type: "string", required: true, help: "folder to write" },
+  out: {
+    type: "string",
+    required: true,
+    help: "folder to write, also s3://BUCKET/FOLDER",
+  },
   ...SHARD_FLAG,
   documents: {
     type: "number",
@@ -113,7 +116,7 @@ export async function collectTask(
   const { documents = Infinity, tokens = Infinity } = flags;
   // Each document has a vector at least, but for those that are left out whole.
   const nDocuments = Math.min(documents, tokens);
-  const store = await localStore(userPath(flags.out));
+  const store = await openStore(flags.out, context.note);
   const opened = await openText(flags.text, flags, model, {
     task: "collect",
     shard,

@@ -5,17 +5,17 @@
  */
 // deno-lint-ignore-file no-console
 import { extname } from "node:path";
-import { directory, fingerprint, writeAtomic } from "../core/files.ts";
+import { fingerprint, writeAtomic } from "../core/files.ts";
 import type { ConfigOf, FlagTable } from "../core/flags.ts";
 import type { ResidualManifest } from "../core/residual_manifest.ts";
 import { ResidualFolder } from "../core/residuals.ts";
 import { checkResiduals } from "../train/residual_check.ts";
 import { joinFolders, mergeTasks, openWhole } from "../train/residual_merge.ts";
 import { residualStats } from "../train/residual_stats.ts";
-import { runTask, type TaskContext, type TaskSpec, userPath } from "./cli.ts";
+import { runTask, type TaskContext, type TaskSpec } from "./cli.ts";
 import { describeStats, statsPage, statsPlot } from "./data_report.ts";
 import { formatBytes, formatCount } from "./format.ts";
-import { localStore } from "./local_store.ts";
+import { openFolder, openStore, userPath } from "./storage.ts";
 
 const FLAGS = {
   action: {
@@ -25,7 +25,10 @@ const FLAGS = {
     help:
       "check: verify every byte and vector; merge: one folder of what several tasks wrote into one, or of several folders; stats: norms, mean and tokens",
   },
-  folders: { type: "strings", help: "folders that collect wrote" },
+  folders: {
+    type: "strings",
+    help: "folders that collect wrote, also s3://BUCKET/FOLDER",
+  },
   out: { type: "string", help: "new folder, when several are merged" },
   plot: {
     type: "string",
@@ -60,7 +63,7 @@ export async function dataTask(
   if (action === "stats") await stats(path, flags, context);
   else if (isJoin) await join(folders, out, context);
   else {
-    const store = await localStore(userPath(path));
+    const store = await openStore(path, context.note);
     reportMerged(await mergeTasks(store), store.name);
   }
   return 0;
@@ -70,7 +73,7 @@ async function check(
   path: string,
   { progress, signal, note }: TaskContext,
 ): Promise<number> {
-  const folder = directory(userPath(path));
+  const folder = openFolder(path);
   using bar = progress({ label: "check", unit: "MB" });
   const result = await checkResiduals(folder, {
     signal,
@@ -97,12 +100,12 @@ async function check(
 async function join(
   paths: readonly string[],
   out: string,
-  { progress, signal }: TaskContext,
+  { progress, signal, note }: TaskContext,
 ): Promise<void> {
-  const folders = paths.map((path) => directory(userPath(path)));
+  const folders = paths.map(openFolder);
   // Before the new folder is made.
   const manifests = await Promise.all(folders.map(openWhole));
-  const store = await localStore(userPath(out));
+  const store = await openStore(out, note);
   using bar = progress({ label: "merge", unit: "MB" });
   const merged = await joinFolders(folders, store, {
     fingerprint: await fingerprint(
@@ -139,7 +142,7 @@ async function stats(
       }`,
     );
   }
-  const folder = await ResidualFolder.open(directory(userPath(path)));
+  const folder = await ResidualFolder.open(openFolder(path));
   using bar = progress({
     label: "measure",
     unit: "vectors",

@@ -2,7 +2,6 @@
  * What `train` trains on: residuals that were collected, or a model's own while it reads a text.
  * @module
  */
-import { directory } from "../core/files.ts";
 import type { ConfigOf, FlagTable } from "../core/flags.ts";
 import {
   defaultHookPoint,
@@ -18,16 +17,18 @@ import type { Gpu } from "../gpu/mod.ts";
 import type { BatchSource } from "../train/batch_source.ts";
 import { contextPasses, type PassConfig } from "../train/context_passes.ts";
 import { LiveRows } from "../train/live_rows.ts";
+import { type FolderAddress, openFolderAt } from "../train/folder_address.ts";
 import { PrefetchedBatches } from "../train/prefetched_batches.ts";
 import type { SaeRecipe } from "../train/recipe.ts";
 import { ResidualReader } from "../train/residual_reader.ts";
 import { RowFilter } from "../train/row_filter.ts";
 import { rowGroupsOf } from "../train/row_groups.ts";
 import type { TrainOptions } from "../train/train.ts";
-import { openModel, QUANTIZE_FLAG, type TaskContext, userPath } from "./cli.ts";
+import { openModel, QUANTIZE_FLAG, type TaskContext } from "./cli.ts";
 import { formatCount } from "./format.ts";
 import { modelBytes, passBytes } from "./memory.ts";
 import type { MemoryRow } from "./memory_plan.ts";
+import { folderAddress } from "./storage.ts";
 import { checkText } from "./text_check.ts";
 import { TEXT_HELP } from "./text_open.ts";
 import { openText, TEXT_FLAGS } from "./text_source.ts";
@@ -37,7 +38,7 @@ export const DATA_FLAGS = {
   residuals: {
     type: "string",
     help:
-      "folder that collect wrote, or of parquet files with a column residual_stream",
+      "folder that collect wrote, also s3://BUCKET/FOLDER, or of parquet files with a column residual_stream",
   },
   model_name: {
     type: "string",
@@ -124,15 +125,18 @@ export async function findTrainingData(
   }
   return residuals === undefined
     ? await findText(flags, text!, context, before)
-    : await findResiduals(userPath(residuals), flags, context);
+    : await findResiduals(folderAddress(residuals), flags, context);
 }
 
 async function findResiduals(
-  path: string,
+  address: FolderAddress,
   flags: DataFlags,
   context: TaskContext,
 ): Promise<TrainingInput> {
-  const folder = await ResidualFolder.open(directory(path), toldFacts(flags));
+  const folder = await ResidualFolder.open(
+    openFolderAt(address),
+    toldFacts(flags),
+  );
   const { model, contextLength, text, n_tokens, ...manifest } = folder.manifest;
   const { hookPoint, modelName } = whereFrom(folder);
   if (!manifest.done) {
@@ -162,7 +166,7 @@ async function findResiduals(
     memoryOf: () => [],
     async open(_gpu, recipe, owned): Promise<OpenTrainingData> {
       // Read and decoded in a worker, ahead of the trainer.
-      const batches = owned.use(await PrefetchedBatches.open(path, recipe));
+      const batches = owned.use(await PrefetchedBatches.open(address, recipe));
       return {
         batches,
         firstRows: (n, signal) => storedRows(folder, recipe, n, signal),
