@@ -14,8 +14,10 @@ import {
   isComplete,
   openSweep,
   type Sweep,
+  type SweepSettings,
 } from "./sweep_folder.ts";
-import { gridPoints, parseGrid } from "./sweep_grid.ts";
+import { localStore } from "./local_store.ts";
+import { type GridPoint, gridPoints, parseGrid } from "./sweep_grid.ts";
 import { sweepReport } from "./sweep_report.ts";
 import {
   describeResults,
@@ -121,14 +123,16 @@ export async function sweepTask(
     return await runTaskOf(await openSweep(folder), flags.task, flags, context);
   }
   const gpus = gpusOf(flags); // before anything is written
-  const sweep = await create(folder, flags);
+  const [settings, points] = planOf(flags);
+  await using _lock = await (await localStore(folder)).lock("all");
+  const sweep = await createSweep(folder, settings, points);
   if (flags.engine === "slurm") return await submit(sweep, flags);
   const places = gpus.flatMap((gpu) => Array(flags.jobs).fill(gpu));
   await runAll(sweep, places, context);
   return await report(sweep);
 }
 
-async function create(folder: string, flags: Flags): Promise<Sweep> {
+function planOf(flags: Flags): [SweepSettings, GridPoint[]] {
   if (flags.grid.length === 0) {
     throw new TypeError(
       "Cannot run sweep: expected --grid FLAG=VALUES at least once: got none: such as --grid lambda=0.5,1,2",
@@ -150,7 +154,7 @@ async function create(folder: string, flags: Flags): Promise<Sweep> {
   };
   const points = gridPoints(parseGrid(flags.grid, Object.fromEntries(table)));
   const cwd = Deno.env.get("INIT_CWD") ?? Deno.cwd();
-  return await createSweep(folder, { cwd, base, evaluation }, points);
+  return [{ cwd, base, evaluation }, points];
 }
 
 /**
