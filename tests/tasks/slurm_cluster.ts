@@ -1,0 +1,219 @@
+/**
+ * A Slurm cluster of one node, this machine, for one test: munged, slurmctld and slurmd in a scratch
+ * folder, with ports of their own.
+ * @module
+ */
+import { join } from "node:path";
+
+const PROGRAMS = [
+  "munged",
+  "slurmctld",
+  "slurmd",
+  "sbatch",
+  "scontrol",
+  "scancel",
+];
+const FOLDERS = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+
+/** Why there can be no cluster here; undefined where there can. */
+export function whyNoCluster(): string | undefined {
+  if (Deno.build.os !== "linux") return "Slurm runs on Linux";
+  if (Deno.uid() !== 0) return "its daemons want to be root";
+  const missing = PROGRAMS.filter((name) => pathOf(name) === undefined);
+  return missing.length === 0
+    ? undefined
+    : `${missing.join(", ")} not installed: apt-get install slurmctld slurmd`;
+}
+
+/** A cluster that runs until it is disposed of. */
+export class SlurmCluster implements AsyncDisposable {
+  /** Variables with which Slurm's commands reach it. */
+  readonly env: Readonly<Record<string, string>>;
+  readonly #folder: string;
+  readonly #daemons: Deno.ChildProcess[] = [];
+
+  private constructor(folder: string) {
+    this.#folder = folder;
+    this.env = { SLURM_CONF: join(folder, "slurm.conf") };
+  }
+
+  /**
+   * Starts the daemons, and waits until the node takes jobs.
+   * @param folder For their files; nobody else may write into it.
+   */
+  static async start(folder: string, deadline: number): Promise<SlurmCluster> {
+    await using owned = new AsyncDisposableStack();
+    const cluster = owned.use(new SlurmCluster(folder));
+    const key = crypto.getRandomValues(new Uint8Array(1024));
+    Deno.chmodSync(folder, 0o755);
+    Deno.writeFileSync(join(folder, "munge.key"), key, { mode: 0o400 });
+    Deno.writeTextFileSync(cluster.env["SLURM_CONF"]!, configuration(folder));
+    for (const name of ["state", "spool"]) Deno.mkdirSync(join(folder, name));
+    cluster.#spawn("munged", [
+      ...["--foreground", "--num-threads=2"],
+      `--socket=${join(folder, "munge.socket")}`,
+      `--key-file=${join(folder, "munge.key")}`,
+      `--pid-file=${join(folder, "munged.pid")}`,
+      `--log-file=${join(folder, "munged.log")}`,
+      `--seed-file=${join(folder, "munged.seed")}`,
+    ]);
+    await cluster.until(deadline, "munged's socket", () => {
+      return exists(join(folder, "munge.socket"));
+    });
+    cluster.#spawn("slurmctld", ["-D", "-i"]);
+    cluster.#spawn("slurmd", ["-D"]);
+    await cluster.until(deadline, "an idle node", async () => {
+      return / State=IDLE[ +]/.test(await cluster.ask("show", "node"));
+    });
+    owned.move();
+    return cluster;
+  }
+
+  /** What scontrol prints; "" where it fails. */
+  async ask(...words: string[]): Promise<string> {
+    const { stdout } = await this.#scontrol(words);
+    return stdout;
+  }
+
+  /** Has scontrol do something. */
+  async tell(...words: string[]): Promise<void> {
+    const { code, stderr } = await this.#scontrol(words);
+    if (code !== 0) throw new Error(`scontrol ${words.join(" ")}: ${stderr}`);
+  }
+
+  /** Waits for something; says what the daemons said where it does not come in time. */
+  async until(
+    deadline: number,
+    what: string,
+    isThere: () => boolean | Promise<boolean>,
+  ): Promise<void> {
+    while (!await isThere()) {
+      if (Date.now() > deadline) {
+        throw new Error(
+          `waited in vain for ${what}\n${await this.ask("show", "job")}${
+            tails(this.#folder)
+          }`,
+        );
+      }
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+  }
+
+  /** Ends all jobs, then the daemons. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await run(pathOf("scancel")!, ["--user=root"], this.env);
+    try {
+      // A job that outlives the daemons would look for them for minutes.
+      await this.until(Date.now() + 40_000, "the end of all jobs", async () => {
+        const jobs = await this.ask("show", "job", "--oneliner");
+        return !/ JobState=(RUNNING|COMPLETING) /.test(jobs);
+      });
+    } finally {
+      for (const daemon of this.#daemons.reverse()) await end(daemon);
+    }
+  }
+
+  #spawn(name: string, args: string[]): void {
+    const log = join(this.#folder, `${name}.out`);
+    // Their output goes to a file through sh, so that nobody has to read it on.
+    this.#daemons.push(
+      new Deno.Command("/bin/sh", {
+        args: ["-c", `exec "$@" >'${log}' 2>&1`, "sh", pathOf(name)!, ...args],
+        env: { ...this.env },
+        stdin: "null",
+      }).spawn(),
+    );
+  }
+
+  #scontrol(words: readonly string[]): Promise<Output> {
+    return run(pathOf("scontrol")!, words, this.env);
+  }
+}
+
+/** Ends a daemon, and waits for it. */
+async function end(daemon: Deno.ChildProcess): Promise<void> {
+  daemon.kill("SIGTERM");
+  const patience = setTimeout(() => daemon.kill("SIGKILL"), 5000);
+  await daemon.status;
+  clearTimeout(patience);
+}
+
+interface Output {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+async function run(
+  program: string,
+  args: readonly string[],
+  env: Readonly<Record<string, string>>,
+): Promise<Output> {
+  const command = new Deno.Command(program, { args: [...args], env });
+  const { code, stdout, stderr } = await command.output();
+  const decoder = new TextDecoder();
+  return {
+    code,
+    stdout: decoder.decode(stdout),
+    stderr: decoder.decode(stderr),
+  };
+}
+
+function configuration(folder: string): string {
+  const host = Deno.hostname().split(".")[0];
+  const [controller, node] = freePorts();
+  return [
+    "ClusterName=test",
+    `SlurmctldHost=${host}(127.0.0.1)`,
+    `SlurmctldPort=${controller}`,
+    `SlurmdPort=${node}`,
+    "SlurmUser=root",
+    "AuthType=auth/munge",
+    // A job that is requeued waits for as long as its credential lives.
+    `AuthInfo=socket=${join(folder, "munge.socket")},cred_expire=15`,
+    `StateSaveLocation=${join(folder, "state")}`,
+    `SlurmdSpoolDir=${join(folder, "spool")}`,
+    `SlurmctldPidFile=${join(folder, "slurmctld.pid")}`,
+    `SlurmdPidFile=${join(folder, "slurmd.pid")}`,
+    "MailProg=/bin/true",
+    "ProctrackType=proctrack/linuxproc",
+    "TaskPlugin=task/none",
+    "SelectType=select/cons_tres",
+    "SelectTypeParameters=CR_CPU",
+    "SchedulerParameters=batch_sched_delay=0,sched_interval=2",
+    "ReturnToService=2",
+    `NodeName=${host} NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN`,
+    `PartitionName=test Nodes=${host} Default=YES State=UP`,
+    "",
+  ].join("\n");
+}
+
+/** Two ports that nobody listens to. */
+function freePorts(): [number, number] {
+  using first = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  using second = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  return [first.addr.port, second.addr.port];
+}
+
+function pathOf(program: string): string | undefined {
+  return FOLDERS.map((folder) => join(folder, program)).find(exists);
+}
+
+function exists(path: string): boolean {
+  try {
+    Deno.lstatSync(path);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** The last lines of the daemons. */
+function tails(folder: string): string {
+  return ["munged.out", "munged.log", "slurmctld.out", "slurmd.out"]
+    .filter((name) => exists(join(folder, name)))
+    .map((name) => {
+      const lines = Deno.readTextFileSync(join(folder, name)).split("\n");
+      return `${name}:\n${lines.slice(-12).join("\n")}`;
+    }).join("\n");
+}
