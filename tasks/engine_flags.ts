@@ -11,6 +11,7 @@ export const ENGINE_FLAGS = {
     type: "number",
     integer: true,
     min: 1,
+    max: 100_000,
     help:
       "at once: processes on each GPU, 1 without it; jobs of a cluster, all without it",
   },

@@ -3,6 +3,7 @@
  * they made. That one is suspended until a person lets it run: nothing holds a node while it waits.
  * @module
  */
+// deno-lint-ignore-file no-console
 import { basename } from "node:path";
 import type { SharedFlags } from "./engine_flags.ts";
 import { gpuPlace } from "./gpu_places.ts";
@@ -104,6 +105,14 @@ export function kubernetesJobs(
   );
   const list = { apiVersion: "v1", kind: "List", items: [shares, merge] };
   return { manifest: JSON.stringify(list, null, 2), advice: adviceOn(name) };
+}
+
+/** Prints the Jobs of a work for kubectl, and on standard error how to use them. @returns The exit code. */
+export function printJobs(work: KubernetesWork, flags: Flags): number {
+  const { manifest, advice } = kubernetesJobs(work, flags);
+  console.log(manifest);
+  for (const line of advice) console.error(line);
+  return 0;
 }
 
 function adviceOn(name: string): string[] {

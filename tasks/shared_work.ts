@@ -47,9 +47,16 @@ export async function shareWork(
   if (left.length < count) {
     context.note(`${count - left.length} of ${count} shares are done already`);
   }
-  return flags.engine === "slurm"
-    ? await submit(work, flags, left, count)
-    : await runHere(work, places, left, count, context);
+  if (flags.engine === "local") {
+    return await runHere(work, places, left, count, context);
+  }
+  if (left.length > 0) return await submit(work, flags, left, count);
+  console.log(
+    `nothing is left to submit: ./ocs ${
+      work.merge.join(" ")
+    } puts the shares together`,
+  );
+  return 0;
 }
 
 /** As many as processes at once. */
