@@ -7,6 +7,7 @@
  * @module
  */
 import { existsSync } from "node:fs";
+import { runInShell } from "./shell.ts";
 
 /** How a process gets its GPU. */
 export interface GpuPlace {
@@ -22,18 +23,38 @@ export interface GpuPlace {
 export const GPUS_HELP =
   "GPUs to spread the work over, each by index, a part of its name or, where cards are alike, its PCI address, such as 0,1 or 41:00.0,81:00.0";
 
+/** What a machine says of its cards. */
+export interface Machine {
+  /** The class of a PCI device, such as "0x030000"; undefined where there is no device. */
+  pciClass(address: string): Promise<string | undefined>;
+  /** Whether there is a file. */
+  exists(path: string): boolean;
+}
+
+const THIS_MACHINE: Machine = {
+  // Deno itself reads nothing of /sys, unless it may do anything at all.
+  async pciClass(address) {
+    const file = `/sys/bus/pci/devices/${address}/class`;
+    const { code, stdout } = await runInShell(["cat", file]);
+    return code === 0 ? stdout.trim() : undefined;
+  },
+  exists: existsSync,
+};
+
+/** Mesa's layer, and where it is. */
 const LAYER = "vulkan/implicit_layer.d/VkLayer_MESA_device_select.json";
+const FOLDERS = ["/usr/share", "/usr/local/share", "/etc"];
 
 /**
  * The places that `--gpus` names.
- * @param exists Whether there is a file; of this machine when absent.
+ * @param machine Whose cards; this one's when absent.
  * @throws {TypeError} If an item is empty.
  * @throws {Error} If a PCI address has no card, or Mesa's layer is missing.
  */
-export function gpuPlaces(
+export async function gpuPlaces(
   typed: string,
-  exists: (path: string) => boolean = existsSync,
-): GpuPlace[] {
+  machine: Machine = THIS_MACHINE,
+): Promise<GpuPlace[]> {
   const items = typed.split(",").map((item) => item.trim());
   if (items.includes("")) {
     throw new TypeError(
@@ -42,7 +63,10 @@ export function gpuPlaces(
       }`,
     );
   }
-  return items.map((item) => pciPlace(item, exists) ?? gpuPlace(item));
+  const places = items.map(async (item) =>
+    await pciPlace(item, machine) ?? gpuPlace(item)
+  );
+  return await Promise.all(places);
 }
 
 /** The place that `--gpu` names, or the first GPU. */
@@ -53,10 +77,10 @@ export function gpuPlace(gpu: string | undefined): GpuPlace {
 }
 
 /** The place of a card by its PCI address, as lspci or nvidia-smi prints it; undefined for other texts. */
-function pciPlace(
+async function pciPlace(
   typed: string,
-  exists: (path: string) => boolean,
-): GpuPlace | undefined {
+  machine: Machine,
+): Promise<GpuPlace | undefined> {
   const found = /^(?:([0-9a-f]{4,8}):)?([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])$/i
     .exec(typed);
   if (!found) return undefined;
@@ -66,16 +90,18 @@ function pciPlace(
   const wide = domain.replace(/^0+/, "").padStart(4, "0");
   const address = `${wide}:${bus}:${device}.${slot}`;
   // The layer passes over what it does not find, and the process would get another card.
-  if (!exists(`/sys/bus/pci/devices/${address}`)) {
+  const kind = await machine.pciClass(address);
+  if (!kind?.startsWith("0x03")) {
     throw new Error(
-      `Cannot choose GPU "${typed}": expected the PCI address of a card: there is none at ${address}: see lspci`,
+      `Cannot choose GPU "${typed}": expected a graphics card at PCI address ${address}: got ${
+        kind === undefined ? "nothing there" : `a device of class ${kind}`
+      }: see lspci`,
     );
   }
-  const folders = ["/usr/share", "/usr/local/share", "/etc"];
-  if (!folders.some((folder) => exists(`${folder}/${LAYER}`))) {
+  if (!FOLDERS.some((folder) => machine.exists(`${folder}/${LAYER}`))) {
     throw new Error(
       `Cannot choose GPU "${typed}" by its PCI address: expected Mesa's layer ${LAYER} in ${
-        folders.join(", ")
+        FOLDERS.join(" or ")
       }: got none: install mesa-vulkan-drivers`,
     );
   }

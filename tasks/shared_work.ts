@@ -9,6 +9,7 @@ import { type TaskContext, userPath } from "./cli.ts";
 import type { SharedFlags } from "./engine_flags.ts";
 import { type GpuPlace, gpuPlace, gpuPlaces } from "./gpu_places.ts";
 import type { Shard } from "./shard.ts";
+import { commandLine } from "./shell.ts";
 import { submitToSlurm } from "./slurm.ts";
 import { runTaskProcess } from "./task_process.ts";
 
@@ -38,7 +39,7 @@ export async function shareWork(
   flags: SharedFlags,
   context: TaskContext,
 ): Promise<number> {
-  const places = placesOf(work, flags);
+  const places = await placesOf(work, flags);
   const count = flags.tasks ?? places.length;
   const left: number[] = [];
   for (let index = 0; index < count; index++) {
@@ -53,17 +54,20 @@ export async function shareWork(
   if (left.length > 0) return await submit(work, flags, left, count);
   console.log(
     `nothing is left to submit: ./ocs ${
-      work.merge.join(" ")
+      commandLine(work.merge)
     } puts the shares together`,
   );
   return 0;
 }
 
 /** As many as processes at once. */
-function placesOf({ gpu }: SharedWork, flags: SharedFlags): GpuPlace[] {
+async function placesOf(
+  { gpu }: SharedWork,
+  flags: SharedFlags,
+): Promise<GpuPlace[]> {
   const gpus = flags.gpus === undefined
     ? [gpuPlace(gpu)]
-    : gpuPlaces(flags.gpus);
+    : await gpuPlaces(flags.gpus);
   return gpus.flatMap((place) => Array<GpuPlace>(flags.jobs ?? 1).fill(place));
 }
 
@@ -129,7 +133,7 @@ async function runHere(
     );
     return 1;
   }
-  note(`$ ./ocs ${merge.join(" ")}`);
+  note(`$ ./ocs ${commandLine(merge)}`);
   const merged = await runTaskProcess({
     words: merge,
     cwd: userPath("."),

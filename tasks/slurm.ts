@@ -6,6 +6,7 @@
 import { join } from "node:path";
 import { writeAtomic } from "../core/files.ts";
 import { repoPath } from "./cli.ts";
+import { commandLine, quoted, runInShell } from "./shell.ts";
 
 /** Work as Slurm gets it. Every node must see its folders, and this repository. */
 export interface SlurmWork {
@@ -136,12 +137,6 @@ function quotedTask(word: string, i: number, words: readonly string[]): string {
       .join(`"$SLURM_ARRAY_TASK_ID"`);
 }
 
-function quoted(text: string): string {
-  return /^[\w@%+=:,./-]+$/.test(text)
-    ? text
-    : `'${text.replaceAll("'", `'\\''`)}'`;
-}
-
 /** Writes both scripts into the work's folder, which is made; returns their paths. */
 export async function writeScripts(
   work: SlurmWork,
@@ -173,35 +168,28 @@ export async function submitToSlurm(
   ];
   if (isDryRun) {
     return [["sbatch", scripts.array], ["sbatch", ...behind("ARRAY")]]
-      .map((words) => words.map(quoted).join(" ")).join("\n");
+      .map(commandLine).join("\n");
   }
   const array = await sbatch([scripts.array]);
   const merge = await sbatch(behind(array));
   return `submitted ${work.tasks.length} ${
     work.tasks.length === 1 ? "job" : "jobs"
   } as array ${array}, and behind it job ${merge}, ./ocs ${
-    work.merge.join(" ")
+    commandLine(work.merge)
   }; scripts and logs: ${work.folder}`;
 }
 
-/** Runs sbatch through Deno's own shell, so that no permission to run it is needed where it is not installed. */
 async function sbatch(words: readonly string[]): Promise<string> {
-  const command = ["sbatch", "--parsable", ...words].map(quoted).join(" ");
-  const { code, stdout, stderr } = await new Deno.Command("deno", {
-    args: ["task", "-q", "--eval", command],
-    cwd: repoPath("."),
-    stdin: "null",
-    stdout: "piped",
-    stderr: "piped",
-  }).output();
-  const decoder = new TextDecoder();
+  const command = ["sbatch", "--parsable", ...words];
+  const { code, stdout, stderr } = await runInShell(command);
   // NUMBER, or NUMBER;CLUSTER.
-  const job = /^(\d+)(;.*)?$/m.exec(decoder.decode(stdout))?.[1];
+  const job = /^(\d+)(;.*)?$/m.exec(stdout)?.[1];
   if (code === 0 && job !== undefined) return job;
-  const said = decoder.decode(stderr).trim().replace(/\s*\n\s*/g, " ");
   throw new Error(
-    `Cannot submit to Slurm: expected ${command} to print a job's number: got ${
-      said || `code ${code}`
+    `Cannot submit to Slurm: expected ${
+      commandLine(command)
+    } to print a job's number: got ${
+      stderr.trim().replace(/\s*\n\s*/g, " ") || `code ${code}`
     }: run it where sbatch is installed, or write the scripts only, with --dry-run`,
   );
 }

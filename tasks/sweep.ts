@@ -105,7 +105,7 @@ export async function sweepTask(
   if (flags.task !== undefined) {
     return await runTaskOf(await openSweep(folder), flags.task, flags, context);
   }
-  const gpus = gpusOf(flags); // before anything is written
+  const gpus = await gpusOf(flags); // before anything is written
   const sweep = await create(folder, flags);
   if (flags.engine === "slurm") return await submit(sweep, flags);
   const places = gpus.flatMap((gpu) =>
@@ -165,8 +165,8 @@ async function runAll(
 }
 
 /** `--gpus`, or `--gpu` of train, or the one that train takes by itself. */
-function gpusOf(flags: Flags): GpuPlace[] {
-  if (flags.gpus !== undefined) return gpuPlaces(flags.gpus);
+async function gpusOf(flags: Flags): Promise<GpuPlace[]> {
+  if (flags.gpus !== undefined) return await gpuPlaces(flags.gpus);
   const { gpu } = flags as { readonly gpu?: unknown };
   return [gpuPlace(typeof gpu === "string" ? gpu : undefined)];
 }
@@ -218,7 +218,7 @@ async function runTaskOf(
       }`,
     );
   }
-  const [gpu = gpuPlace(undefined)] = gpusOf(flags);
+  const [gpu = gpuPlace(undefined)] = await gpusOf(flags);
   const line = await runAndDescribe(sweep, run.name, gpu, signal);
   console.log(line);
   signal.throwIfAborted();

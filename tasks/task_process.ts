@@ -5,6 +5,7 @@
 import type { FlagTable } from "../core/flags.ts";
 import { flagName } from "../core/flag_table.ts";
 import { repoPath } from "./cli.ts";
+import { commandLine } from "./shell.ts";
 
 /** A task to run. */
 export interface TaskProcess {
@@ -34,7 +35,7 @@ export async function runTaskProcess(
   const [task, ...args] = words;
   const [program = "", ...command] = taskCommand(task);
   using log = Deno.openSync(path, { append: true, create: true });
-  const line = `$ ./ocs ${words.join(" ")}\n`;
+  const line = `$ ./ocs ${commandLine(words)}\n`;
   log.writeSync(new TextEncoder().encode(line));
   const child = new Deno.Command(program, {
     args: [...command, ...args],
