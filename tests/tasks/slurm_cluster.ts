@@ -5,24 +5,22 @@
  */
 import { join } from "node:path";
 
-const PROGRAMS = [
-  "munged",
-  "slurmctld",
-  "slurmd",
-  "sbatch",
-  "scontrol",
-  "scancel",
-];
-const FOLDERS = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+/** Prints why there can be no cluster here, if so. Daemons are in folders that only root has on its PATH. */
+const CHECK = `
+[ "$(uname -s)" = Linux ] || { echo "Slurm runs on Linux"; exit; }
+[ "$(id -u)" = 0 ] || { echo "its daemons want to be root"; exit; }
+for name in munged slurmctld slurmd sbatch scontrol scancel; do
+  command -v "$name" >/dev/null || {
+    echo "$name is not installed: apt-get install slurmctld slurmd slurm-client munge"
+    exit
+  }
+done`;
 
 /** Why there can be no cluster here; undefined where there can. */
 export function whyNoCluster(): string | undefined {
-  if (Deno.build.os !== "linux") return "Slurm runs on Linux";
-  if (Deno.uid() !== 0) return "its daemons want to be root";
-  const missing = PROGRAMS.filter((name) => pathOf(name) === undefined);
-  return missing.length === 0
-    ? undefined
-    : `${missing.join(", ")} not installed: apt-get install slurmctld slurmd`;
+  if (Deno.build.os === "windows") return "Slurm runs on Linux";
+  const { stdout } = shell(CHECK).outputSync();
+  return new TextDecoder().decode(stdout).trim() || undefined;
 }
 
 /** A cluster that runs until it is disposed of. */
@@ -47,7 +45,11 @@ export class SlurmCluster implements AsyncDisposable {
     const key = crypto.getRandomValues(new Uint8Array(1024));
     Deno.chmodSync(folder, 0o755);
     Deno.writeFileSync(join(folder, "munge.key"), key, { mode: 0o400 });
-    Deno.writeTextFileSync(cluster.env["SLURM_CONF"]!, configuration(folder));
+    const { stdout: host } = await run(["uname", "-n"], {});
+    Deno.writeTextFileSync(
+      cluster.env["SLURM_CONF"]!,
+      configuration(folder, host.trim().split(".")[0]!),
+    );
     for (const name of ["state", "spool"]) Deno.mkdirSync(join(folder, name));
     cluster.#spawn("munged", [
       ...["--foreground", "--num-threads=2"],
@@ -101,7 +103,7 @@ export class SlurmCluster implements AsyncDisposable {
 
   /** Ends all jobs, then the daemons. */
   async [Symbol.asyncDispose](): Promise<void> {
-    await run(pathOf("scancel")!, ["--user=root"], this.env);
+    await run(["scancel", "--user=root"], this.env);
     try {
       // A job that outlives the daemons would look for them for minutes.
       await this.until(Date.now() + 40_000, "the end of all jobs", async () => {
@@ -114,19 +116,13 @@ export class SlurmCluster implements AsyncDisposable {
   }
 
   #spawn(name: string, args: string[]): void {
-    const log = join(this.#folder, `${name}.out`);
-    // Their output goes to a file through sh, so that nobody has to read it on.
-    this.#daemons.push(
-      new Deno.Command("/bin/sh", {
-        args: ["-c", `exec "$@" >'${log}' 2>&1`, "sh", pathOf(name)!, ...args],
-        env: { ...this.env },
-        stdin: "null",
-      }).spawn(),
-    );
+    // Into a file, so that nobody has to read it on.
+    const script = `exec "$@" >'${join(this.#folder, name)}.out' 2>&1`;
+    this.#daemons.push(shell(script, [name, ...args], this.env).spawn());
   }
 
   #scontrol(words: readonly string[]): Promise<Output> {
-    return run(pathOf("scontrol")!, words, this.env);
+    return run(["scontrol", ...words], this.env);
   }
 }
 
@@ -144,13 +140,25 @@ interface Output {
   readonly stderr: string;
 }
 
+/** A script of the shell, which is all that tests may run. */
+function shell(
+  script: string,
+  words: readonly string[] = [],
+  env: Readonly<Record<string, string>> = {},
+): Deno.Command {
+  return new Deno.Command("/bin/sh", {
+    args: ["-c", `PATH=$PATH:/usr/sbin:/sbin\n${script}`, "sh", ...words],
+    env: { ...env },
+    stdin: "null",
+  });
+}
+
 async function run(
-  program: string,
-  args: readonly string[],
+  words: readonly string[],
   env: Readonly<Record<string, string>>,
 ): Promise<Output> {
-  const command = new Deno.Command(program, { args: [...args], env });
-  const { code, stdout, stderr } = await command.output();
+  const { code, stdout, stderr } = await shell(`exec "$@"`, words, env)
+    .output();
   const decoder = new TextDecoder();
   return {
     code,
@@ -159,8 +167,7 @@ async function run(
   };
 }
 
-function configuration(folder: string): string {
-  const host = Deno.hostname().split(".")[0];
+function configuration(folder: string, host: string): string {
   const [controller, node] = freePorts();
   return [
     "ClusterName=test",
@@ -175,6 +182,8 @@ function configuration(folder: string): string {
     `SlurmdSpoolDir=${join(folder, "spool")}`,
     `SlurmctldPidFile=${join(folder, "slurmctld.pid")}`,
     `SlurmdPidFile=${join(folder, "slurmd.pid")}`,
+    // The node is what is written here, also where the machine is smaller.
+    "SlurmdParameters=config_overrides",
     "MailProg=/bin/true",
     "ProctrackType=proctrack/linuxproc",
     "TaskPlugin=task/none",
@@ -193,10 +202,6 @@ function freePorts(): [number, number] {
   using first = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   using second = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   return [first.addr.port, second.addr.port];
-}
-
-function pathOf(program: string): string | undefined {
-  return FOLDERS.map((folder) => join(folder, program)).find(exists);
 }
 
 function exists(path: string): boolean {
