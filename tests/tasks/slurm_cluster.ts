@@ -39,11 +39,11 @@ export class SlurmCluster implements AsyncDisposable {
    * Starts the daemons, and waits until the node takes jobs.
    * @param folder For their files; nobody else may write into it.
    */
-  static async start(folder: string, deadline: number): Promise<SlurmCluster> {
+  static async start(folder: string): Promise<SlurmCluster> {
     await using owned = new AsyncDisposableStack();
     const cluster = owned.use(new SlurmCluster(folder));
+    const deadline = Date.now() + 60_000;
     const key = crypto.getRandomValues(new Uint8Array(1024));
-    Deno.chmodSync(folder, 0o755);
     Deno.writeFileSync(join(folder, "munge.key"), key, { mode: 0o400 });
     const { stdout: host } = await run(["uname", "-n"], {});
     Deno.writeTextFileSync(
@@ -52,7 +52,8 @@ export class SlurmCluster implements AsyncDisposable {
     );
     for (const name of ["state", "spool"]) Deno.mkdirSync(join(folder, name));
     cluster.#spawn("munged", [
-      ...["--foreground", "--num-threads=2"],
+      // Else it refuses a socket in a folder that is closed to other users, as that of tests is.
+      ...["--foreground", "--force"],
       `--socket=${join(folder, "munge.socket")}`,
       `--key-file=${join(folder, "munge.key")}`,
       `--pid-file=${join(folder, "munged.pid")}`,
@@ -97,22 +98,21 @@ export class SlurmCluster implements AsyncDisposable {
           }`,
         );
       }
-      await new Promise((resolve) => setTimeout(resolve, 100));
+      await pause();
     }
   }
 
   /** Ends all jobs, then the daemons. */
   async [Symbol.asyncDispose](): Promise<void> {
     await run(["scancel", "--user=root"], this.env);
-    try {
-      // A job that outlives the daemons would look for them for minutes.
-      await this.until(Date.now() + 40_000, "the end of all jobs", async () => {
-        const jobs = await this.ask("show", "job", "--oneliner");
-        return !/ JobState=(RUNNING|COMPLETING) /.test(jobs);
-      });
-    } finally {
-      for (const daemon of this.#daemons.reverse()) await end(daemon);
-    }
+    // A job that outlives the daemons would look for them for minutes; Slurm kills it after 30 seconds.
+    const deadline = Date.now() + 40_000;
+    const areOver = async (): Promise<boolean> => {
+      const jobs = await this.ask("show", "job", "--oneliner");
+      return !/ JobState=(RUNNING|COMPLETING) /.test(jobs);
+    };
+    while (Date.now() < deadline && !await areOver()) await pause();
+    for (const daemon of this.#daemons.reverse()) await end(daemon);
   }
 
   #spawn(name: string, args: string[]): void {
@@ -124,6 +124,10 @@ export class SlurmCluster implements AsyncDisposable {
   #scontrol(words: readonly string[]): Promise<Output> {
     return run(["scontrol", ...words], this.env);
   }
+}
+
+function pause(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, 100));
 }
 
 /** Ends a daemon, and waits for it. */
@@ -197,11 +201,20 @@ function configuration(folder: string, host: string): string {
   ].join("\n");
 }
 
-/** Two ports that nobody listens to. */
+/** Two ports that nobody listens to, below those that the system gives to whoever asks: by the time they are used these may be taken. */
 function freePorts(): [number, number] {
-  using first = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  using second = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  return [first.addr.port, second.addr.port];
+  const ports: number[] = [];
+  for (let port = 17_000; ports.length < 2; port++) {
+    try {
+      using _ = Deno.listen({ hostname: "127.0.0.1", port });
+      ports.push(port);
+    } catch (error) {
+      if (!(error instanceof Deno.errors.AddrInUse) || port > 18_000) {
+        throw error;
+      }
+    }
+  }
+  return ports as [number, number];
 }
 
 function exists(path: string): boolean {
