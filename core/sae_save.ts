@@ -135,6 +135,18 @@ export async function saveSae(
   await write(CONFIG_FILES.saelens, JSON.stringify(config, null, 2) + "\n");
 }
 
+/** Writes the largest activation of each feature, f32 `[d_sae]`, finite and from 0, beside the weights. */
+export async function saveFeatureMax(
+  write: WriteFile,
+  featureMax: Float32Array,
+): Promise<void> {
+  const shape = [featureMax.length];
+  await write(
+    FEATURE_MAX_FILE,
+    safetensorsChunks([f32("feature_max", shape, featureMax)]),
+  );
+}
+
 /**
  * Writes what was measured of the features beside the weights.
  * @throws {TypeError} If the arrays differ in length.
@@ -158,11 +170,8 @@ export async function saveFeatureMeasurements(
       } for feature ${bad}`,
     );
   }
+  await saveFeatureMax(write, featureMax);
   const shape = [featureMax.length];
-  await write(
-    FEATURE_MAX_FILE,
-    safetensorsChunks([f32("feature_max", shape, featureMax)]),
-  );
   // As SAELens has it: features that never fire are at -10.
   const logDensity = density.map((share) => Math.log10(share + 1e-10));
   await write(
