@@ -9,7 +9,6 @@ import {
   DEFAULT_REVISION,
   type HubAddress,
   hubCache,
-  hubHome,
   isCommit,
   parseHubAddress,
 } from "../core/hub_cache.ts";
@@ -34,6 +33,7 @@ import { variable } from "./environment.ts";
 import { formatBytes, formatTable } from "./format.ts";
 import { isFolder } from "./hub_folder.ts";
 import { CacheStore, freeBytes, lockRepo } from "./hub_store.ts";
+import { readToken } from "./hub_token.ts";
 
 const FLAGS = {
   repo: {
@@ -130,17 +130,6 @@ async function planOf(flags: Flags): Promise<Plan> {
   });
   const retries = { ...REAL_TIME, nAttempts: flags.attempts };
   return { address, cache: hubCache(variable), client, retries };
-}
-
-/** The token of `HF_TOKEN`, else of the file that Python's login writes. */
-async function readToken(): Promise<string | undefined> {
-  const given = variable("HF_TOKEN") ??
-    await Deno.readTextFile(`${hubHome(variable)}/token`).catch(() => "");
-  const token = given.trim();
-  if (/^[\x21-\x7e]*$/.test(token)) return token || undefined;
-  throw new TypeError(
-    "Cannot use the token of HF_TOKEN or of the file token: expected one word of ASCII: got other characters",
-  );
 }
 
 /** What a commit has: noted in the cache, or as the hub says. */

@@ -56,8 +56,19 @@ export async function exportScene(
 }
 
 /** Runs `export` with arguments as they are typed; returns what it prints. */
-export async function runExport(
+export function runExport(
   argv: readonly string[],
+  signal?: AbortSignal,
+): Promise<string> {
+  return printed(
+    (context) => runStage(EXPORT, exportTask, argv, context),
+    signal,
+  );
+}
+
+/** What a stage prints, in this process and on the GPU of the tests. */
+export async function printed(
+  stage: (context: TaskContext) => Promise<void>,
   signal: AbortSignal = new AbortController().signal,
 ): Promise<string> {
   const context: TaskContext = {
@@ -72,7 +83,7 @@ export async function runExport(
   const log = console.log;
   console.log = (text: string) => lines.push(text);
   try {
-    await runStage(EXPORT, exportTask, argv, context);
+    await stage(context);
   } finally {
     console.log = log;
   }
