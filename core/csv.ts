@@ -3,6 +3,7 @@
  * @module
  */
 import type { Source } from "./source.ts";
+import { chunksOf } from "./text_lines.ts";
 
 /** One row of a file. */
 export interface CsvRow {
@@ -12,7 +13,6 @@ export interface CsvRow {
   readonly number: number;
 }
 
-const CHUNK_BYTES = 2 ** 20;
 /** A quote that is never closed must not take the whole file into memory. */
 const MAX_FIELD_CHARACTERS = 16 * 2 ** 20;
 const MAX_COLUMNS = 1024;
@@ -26,23 +26,20 @@ const MAX_COLUMNS = 1024;
 export async function* readCsv(source: Source): AsyncGenerator<CsvRow> {
   const decoder = new TextDecoder("utf-8", { fatal: true });
   const parser = new CsvParser(source.name);
-  for (let offset = 0; offset < source.byteLength; offset += CHUNK_BYTES) {
-    const end = Math.min(offset + CHUNK_BYTES, source.byteLength);
-    const bytes = await source.read(offset, end);
-    const stream = end < source.byteLength;
-    yield* parser.push(decode(source, decoder, bytes, stream));
+  for await (const bytes of chunksOf(source)) {
+    yield* parser.push(decode(source, decoder, bytes));
   }
+  yield* parser.push(decode(source, decoder));
   yield* parser.end();
 }
 
 function decode(
   { name }: Source,
   decoder: TextDecoder,
-  bytes: Uint8Array<ArrayBuffer>,
-  stream: boolean,
+  bytes?: Uint8Array<ArrayBuffer>,
 ): string {
   try {
-    return decoder.decode(bytes, { stream });
+    return decoder.decode(bytes, { stream: bytes !== undefined });
   } catch (cause) {
     throw new SyntaxError(
       `Cannot read "${name}": expected UTF-8: got other bytes: convert the file to UTF-8`,

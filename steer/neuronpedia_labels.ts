@@ -4,10 +4,13 @@
  */
 import { z } from "zod";
 import { checkJson } from "../core/check_json.ts";
-import { gunzip } from "../core/gzip.ts";
+import { gunzip } from "../core/gunzip.ts";
 import type { Source } from "../core/source.ts";
-import { readLines } from "../core/text_lines.ts";
+import { chunksOf, readLines } from "../core/text_lines.ts";
 import type { ImportedLabels } from "./imported_labels.ts";
+
+/** A batch of 1,024 has a few MB, with embeddings. */
+const MAX_BYTES = 256 * 2 ** 20;
 
 const Explanation = z.object({
   layer: z.string(),
@@ -20,6 +23,7 @@ const Explanation = z.object({
 
 /**
  * Adds the explanations of a file; of several of one feature the first counts.
+ * @param maxBytes What the file may have once it is unpacked; 256 MiB without it.
  * @param layer Block of the SAE, which the explanations must be of; any where it is not known.
  * @throws {SyntaxError} If the file is no gzip though it is called so, or a line is no explanation: names the line and the field.
  * @throws {RangeError} If an explanation is of another layer or of no feature of the SAE, or the file is too large.
@@ -28,11 +32,13 @@ export async function readNeuronpediaExplanations(
   source: Source,
   into: ImportedLabels,
   layer?: number,
+  maxBytes = MAX_BYTES,
 ): Promise<void> {
   const { name } = source;
-  const unpacked = name.endsWith(".gz") ? await gunzip(source) : source;
-  for await (const { text, number } of readLines(unpacked)) {
-    if (text.trim() === "") continue;
+  const chunks = name.endsWith(".gz") ? gunzip(source) : chunksOf(source);
+  const lines = readLines(source, limited(name, chunks, maxBytes));
+  for await (const { isBlank, text, number } of lines) {
+    if (isBlank) continue;
     const place = ` line ${number}`;
     const row = checkJson(Explanation, parse(text, name, place), name, place);
     const [of] = row.layer.split("-");
@@ -48,6 +54,24 @@ export async function readNeuronpediaExplanations(
       label: row.description,
       source: row.notes ?? by.join(" "),
     }, `"${name}"${place}`);
+  }
+}
+
+/** The same chunks, until they are more than a batch can have. */
+async function* limited(
+  name: string,
+  chunks: AsyncIterable<Uint8Array>,
+  maxBytes: number,
+): AsyncGenerator<Uint8Array> {
+  let n = 0;
+  for await (const chunk of chunks) {
+    n += chunk.length;
+    if (n > maxBytes) {
+      throw new RangeError(
+        `Cannot read "${name}": expected at most ${maxBytes} bytes, unpacked: got more`,
+      );
+    }
+    yield chunk;
   }
 }
 

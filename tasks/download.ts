@@ -12,7 +12,7 @@ import {
   isCommit,
   parseHubAddress,
 } from "../core/hub_cache.ts";
-import { HubClient } from "../core/hub_client.ts";
+import type { HubClient } from "../core/hub_client.ts";
 import { downloadFiles } from "../core/hub_download.ts";
 import {
   chooseFiles,
@@ -31,9 +31,9 @@ import {
 import { runTask, type TaskContext } from "./cli.ts";
 import { variable } from "./environment.ts";
 import { formatBytes, formatTable } from "./format.ts";
+import { openHub } from "./hub_access.ts";
 import { isFolder } from "./hub_folder.ts";
 import { CacheStore, freeBytes, lockRepo } from "./hub_store.ts";
-import { readToken } from "./hub_token.ts";
 
 const FLAGS = {
   repo: {
@@ -123,11 +123,7 @@ async function planOf(flags: Flags): Promise<Plan> {
       }`,
     );
   }
-  const client = new HubClient({
-    endpoint: variable("HF_ENDPOINT") ?? "https://huggingface.co",
-    token: await readToken(),
-    stallMs: 1000 * flags.timeout,
-  });
+  const client = await openHub(1000 * flags.timeout);
   const retries = { ...REAL_TIME, nAttempts: flags.attempts };
   return { address, cache: hubCache(variable), client, retries };
 }

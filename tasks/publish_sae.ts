@@ -11,7 +11,7 @@ import { openSae, runTask, type TaskContext, type TaskSpec } from "./cli.ts";
 import { variable } from "./environment.ts";
 import { formatBytes, formatTable } from "./format.ts";
 import { CARD_FILE, publish } from "./hub_publish.ts";
-import { readToken } from "./hub_token.ts";
+import { readToken } from "./hub_access.ts";
 import {
   type CardFacts,
   collectionCard,

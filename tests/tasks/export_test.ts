@@ -4,8 +4,8 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { fileSource } from "../../core/files.ts";
-import { gunzip } from "../../core/gzip.ts";
-import { readText } from "../../core/source.ts";
+import { gunzip } from "../../core/gunzip.ts";
+import { chunksOf } from "../../core/text_lines.ts";
 import { rejectsInOneLine } from "../rejects_in_one_line.ts";
 import { openTinyModel } from "../steer/embedded.ts";
 import { exportScene, runExport, TEXT } from "./export_scene.ts";
@@ -20,7 +20,10 @@ const LABELS = new Map([
 // deno-lint-ignore no-explicit-any
 async function readRows(path: string): Promise<any[]> {
   using file = await fileSource(path);
-  const text = await readText(path.endsWith(".gz") ? await gunzip(file) : file);
+  const chunks = await Array.fromAsync(
+    path.endsWith(".gz") ? gunzip(file) : chunksOf(file),
+  );
+  const text = await new Blob(chunks.map((chunk) => chunk.slice())).text();
   return text.trimEnd().split("\n").map((line) => JSON.parse(line));
 }
 

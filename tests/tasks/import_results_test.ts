@@ -4,6 +4,9 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { gzip } from "../../core/gzip.ts";
+import { memorySource } from "../../core/source.ts";
+import { ImportedLabels } from "../../steer/imported_labels.ts";
+import { readNeuronpediaExplanations } from "../../steer/neuronpedia_labels.ts";
 import { rejectsInOneLine } from "../rejects_in_one_line.ts";
 import { exportScene, runExport } from "./export_scene.ts";
 import { D_SAE } from "./made_sae.ts";
@@ -75,6 +78,20 @@ Deno.test("export --from takes Neuronpedia's explanations, and keeps the SAE's o
   });
 });
 
+Deno.test("readNeuronpediaExplanations() stops where more comes out of a file than may be in it", async () => {
+  const lines = new TextEncoder().encode(explanation({}).repeat(2000));
+  const packed = memorySource("batch-0.jsonl.gz", await gzip(lines));
+  const read = (most: number) => {
+    const into = new ImportedLabels(D_SAE);
+    return readNeuronpediaExplanations(packed, into, 3, most);
+  };
+  await read(lines.length);
+  await rejectsInOneLine(
+    () => read(lines.length - 1),
+    /^RangeError: Cannot read "batch-0.jsonl.gz": expected at most \d+ bytes, unpacked: got more/,
+  );
+});
+
 Deno.test("export --from leaves measured activations as they are, unless told", async () => {
   using scene = await exportScene();
   const top = Array.from({ length: D_SAE }, (_, i) => [[i - 1, " x"]]);
@@ -125,7 +142,7 @@ Deno.test("export --from refuses what is damaged, hostile or of another SAE, and
       { "batch-0.jsonl": explanation({ layer: "12-res-64" }) },
       /expected explanations of layer 3, as the SAE's: got "12-res-64"/,
     ],
-    [{ "batch-0.jsonl.gz": "plain" }, /Cannot unpack ".+": expected gzip/],
+    [{ "batch-0.jsonl.gz": "plain" }, /Cannot read ".+": /],
     [{ "feature_labels.csv": "a,b\n" }, /expected the columns feature_id, la/],
     [{ "feature_labels.csv": "" }, /expected the columns .+: got ""/],
     [{ "feature_labels.csv": HEADING + "1,x\n" }, /row 2: expected 4 fields/],
