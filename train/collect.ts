@@ -3,10 +3,11 @@
  * → bf16 rows → parquet shards, each with its tokens, and a manifest.
  * @module
  */
+import { createHash } from "node:crypto";
 import type { Manifest } from "../core/files.ts";
 import {
   type LabeledResidualRows,
-  type ResidualHeader,
+  type NewResidualHeader,
   type ResidualManifest,
   ResidualShardWriter,
   type ShardEntry,
@@ -123,7 +124,7 @@ interface Pass {
 /** The output folder: a shard in memory, complete ones on disk, and the manifest that lists them. */
 class ShardOutput {
   readonly #config: CollectConfig;
-  readonly #header: ResidualHeader;
+  readonly #header: NewResidualHeader;
   readonly #write: WriteFile;
   #manifest: ResidualManifest;
   #shard: ResidualShardWriter | undefined;
@@ -220,9 +221,16 @@ class ShardOutput {
     const shards: ShardEntry[] = [...this.#manifest.shards];
     if (this.#shard && this.#shard.n_rows > 0) {
       const file = `shard_${String(shards.length).padStart(5, "0")}.parquet`;
-      const { bytes, shard } = await this.#shard.finish(file);
-      await this.#write(file, bytes);
-      shards.push(shard);
+      const chunks = [...this.#shard.finish()];
+      const sha256 = createHash("sha256");
+      for (const chunk of chunks) sha256.update(chunk);
+      await this.#write(file, ReadableStream.from(chunks));
+      shards.push({
+        file,
+        n_rows: this.#shard.n_rows,
+        bytes: chunks.reduce((sum, { length }) => sum + length, 0),
+        sha256: sha256.digest("hex"),
+      });
     }
     this.#shard = undefined;
     this.#manifest = {
