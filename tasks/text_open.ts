@@ -24,9 +24,9 @@ import { commitOf } from "../core/hub_snapshot.ts";
 import type { Folder } from "../core/source.ts";
 import {
   type CorpusDocument,
+  type DocumentOptions,
   type OpenPath,
   readDocuments,
-  type ReadOptions,
 } from "../core/text.ts";
 import { openPath, userPath } from "./cli.ts";
 import { variable } from "./environment.ts";
@@ -105,7 +105,7 @@ export async function findText(
 export async function* typedDocuments(
   typed: string,
   signal: AbortSignal,
-  options: ReadOptions = {},
+  options: DocumentOptions = {},
 ): AsyncGenerator<CorpusDocument> {
   const { text, open } = await findText(typed, { signal });
   yield* readDocuments(text, open, options);
