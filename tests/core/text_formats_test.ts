@@ -142,6 +142,28 @@ Deno.test("openCorpus() gives every document of several files to one shard, in r
   }
 });
 
+Deno.test("Corpus.sample() looks into each file, and no further than its first document", async () => {
+  const files = {
+    "a.jsonl": bytesOf('{"text":"a"}\n{"body":"faulty"}\n'),
+    "b.parquet": parquet(["b", "c"]),
+    "c.jsonl": bytesOf('{"body":"faulty"}\n'),
+  };
+  const sampled = async (n: number, options?: CorpusOptions) => {
+    const corpus = await open(files, ".", options);
+    const all = await Array.fromAsync(corpus.sample(n));
+    return all.map(({ document }) => "text" in document && document.text);
+  };
+  deepEqual(await sampled(2), ["a", "b"]);
+  // Files that another task reads are looked into as well.
+  deepEqual(await sampled(2, { shard: { index: 3, count: 9 } }), ["a", "b"]);
+  await rejectsInOneLine(
+    () => sampled(3),
+    /^SyntaxError: Cannot read "corpus\/c\.jsonl" line 1: .*got body/,
+  );
+  const story = await open({}, "storybook:7");
+  deepEqual((await Array.fromAsync(story.sample(5))).length, 1);
+});
+
 Deno.test("openCorpus() passes over documents without text where it is told to, and numbers them", async () => {
   const texts = ["a", "", " ", "d", ...Array(3000).fill("")];
   texts[2500] = "z";
