@@ -99,7 +99,7 @@ export function checkColumns(
   if (!lists && !header) {
     throw refuse(
       `residuals, a column "${BINARY_COLUMN}" with our header or "${LIST_COLUMN}"`,
-      `columns ${file.columns.join(", ")}`,
+      `columns ${JSON.stringify(file.columns)}`,
     );
   }
   const rows = file.leaf(lists ? LIST_COLUMN : BINARY_COLUMN);

@@ -35,6 +35,9 @@ export interface ResidualRows {
 
 /** Bytes of bf16 in a row group, which is read whole. */
 const MAX_GROUP_BYTES = 2 ** 30;
+/** Where rows have more bytes than this, they have at most as many times those of their pages as vectors of models can. */
+const SMALL_GROUP_BYTES = 64 * 2 ** 20;
+const MAX_GROUP_RATIO = 1024;
 
 /** An open shard. One row group at a time is in memory. */
 export class ResidualShard {
@@ -145,7 +148,7 @@ export class ResidualShard {
       BINARY_COLUMN,
       group,
       (pages) => {
-        this.#checkGroupBytes(2 * d_model * pages.n_values);
+        this.#checkGroup(2 * d_model * pages.n_values, pages);
         return decodeBinary(pages, 2 * d_model);
       },
     );
@@ -167,7 +170,7 @@ export class ResidualShard {
       LIST_COLUMN,
       group,
       (pages: ColumnPages, n_rows) => {
-        this.#checkGroupBytes(2 * pages.n_values);
+        this.#checkGroup(2 * pages.n_values, pages);
         return decodeLists(pages, n_rows);
       },
     );
@@ -200,10 +203,16 @@ export class ResidualShard {
     });
   }
 
-  #checkGroupBytes(n_bytes: number): void {
-    if (n_bytes <= MAX_GROUP_BYTES) return;
+  /** Refuses rows of so many bytes before anything is allocated for them. */
+  #checkGroup(n_bytes: number, { pages }: ColumnPages): void {
+    const stored = pages.reduce((sum, { body }) => sum + body.length, 0);
+    const most = Math.min(
+      MAX_GROUP_BYTES,
+      Math.max(SMALL_GROUP_BYTES, MAX_GROUP_RATIO * stored),
+    );
+    if (n_bytes <= most) return;
     throw new RangeError(
-      `Cannot read "${this.name}": expected at most ${MAX_GROUP_BYTES} bytes of rows in a row group, which is read whole: got ${n_bytes}: write it with smaller row groups`,
+      `Cannot read "${this.name}": expected at most ${most} bytes of rows in a row group, which is read whole: got ${n_bytes} in ${stored} of the file: write it with smaller row groups`,
     );
   }
 
