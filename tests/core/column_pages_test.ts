@@ -137,6 +137,13 @@ Deno.test("pagesOf() refuses a page when it says that it is longer than its byte
   // Compressed, it may be longer, and then it must decompress to as much.
   const { pages: [page] } = pagesOf(larger, LISTS, "SNAPPY", 4);
   assert.throws(() => partsOf(page!, LISTS), Error);
+  // Not as long as 2000 bytes, which four values of 32 bits and their levels cannot have.
+  const size = Uint8Array.from([0xa0, 31]);
+  const huge = joined([bytes.slice(0, 3), size, bytes.slice(4)]);
+  assert.throws(
+    () => pagesOf(huge, LISTS, "SNAPPY", 4),
+    /^RangeError: .*0 to 1088 in field 2 .*got 2000/,
+  );
 });
 
 Deno.test("DECOMPRESSORS refuse bytes that would become more than the page has", () => {

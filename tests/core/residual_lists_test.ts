@@ -2,9 +2,15 @@ import assert from "node:assert/strict";
 import { directory } from "../../core/files.ts";
 import { decodeLists } from "../../core/fixed_width.ts";
 import { ParquetFile } from "../../core/parquet.ts";
-import { ResidualShard } from "../../core/residuals.ts";
+import { dataPageHeader, ParquetChunks } from "../../core/parquet_chunks.ts";
+import {
+  type LabeledResidualRows,
+  ResidualShard,
+  ResidualShardWriter,
+} from "../../core/residuals.ts";
 import { Rng } from "../../core/rng.ts";
 import { memorySource, type Source } from "../../core/source.ts";
+import { joined } from "../joined.ts";
 import { rejectsInOneLine } from "../rejects_in_one_line.ts";
 
 // What pyarrow 25 and datasets 5 write of the same 60 rows of 19 values, in row groups of 40.
@@ -12,6 +18,14 @@ const folder = directory(
   new URL("../fixtures/residual-lists", import.meta.url).pathname,
 );
 const D = 19;
+
+const HEADER = {
+  modelName: "tiny",
+  modelFingerprint: "abc",
+  hookPoint: "resid_post[3]",
+  dtype: "bf16",
+  d_model: D,
+} as const;
 
 async function bytesOf(file: string): Promise<Uint8Array<ArrayBuffer>> {
   const source = await folder.open(file);
@@ -69,6 +83,61 @@ Deno.test("ResidualShard reads the labels of a file without header when all are 
   assert.deepEqual([...positions!.slice(-2)], [58 % 7, 59 % 7]);
   assert.deepEqual([...documents!.slice(-2)], [8, 8]);
   assert.deepEqual(await shard.tokenIds(0), token_ids);
+});
+
+for (const layout of ["binary", "list"] as const) {
+  Deno.test(`ResidualShardWriter copies the rows of another tool exactly, as ${layout}`, async () => {
+    const shard = await ResidualShard.open(
+      await folder.open("datasets.parquet"),
+    );
+    const batch = await shard.read(0) as LabeledResidualRows;
+    const writer = new ResidualShardWriter(HEADER, { layout });
+    writer.add(batch);
+    const bytes = joined(writer.finish());
+    const copy = await ResidualShard.open(memorySource("copy.parquet", bytes));
+    assert.deepEqual(await copy.read(0), batch);
+  });
+}
+
+/** A shard of the longest rows there are, which are not in it. */
+function emptyRows(d_model: number, n_rows: number): Source {
+  const labels = new Uint8Array(4 * n_rows);
+  const pages = (bytes: Uint8Array<ArrayBuffer>) => [
+    joined([dataPageHeader(n_rows, bytes.length), bytes]),
+  ];
+  const required = { repetition_type: "REQUIRED" as const };
+  const names = ["token_id", "position", "document"];
+  const chunks = new ParquetChunks();
+  chunks.addRowGroup(n_rows, [
+    {
+      column: { path: ["residual"], type: "BYTE_ARRAY" },
+      n_values: n_rows,
+      pages: pages(new Uint8Array(0)),
+    },
+    ...names.map((name) => ({
+      column: { path: [name], type: "INT32" as const },
+      n_values: n_rows,
+      pages: pages(labels),
+    })),
+  ]);
+  const schema = [
+    { name: "root", num_children: 4 },
+    { name: "residual", type: "BYTE_ARRAY" as const, ...required },
+    ...names.map((name) => ({ name, type: "INT32" as const, ...required })),
+  ];
+  const value = JSON.stringify({ ...HEADER, d_model });
+  const file = chunks.finish(schema, [{ key: "open_concept_steering", value }]);
+  return memorySource("bomb.parquet", joined(file));
+}
+
+Deno.test("ResidualShard refuses rows that would be far larger than the file before it allocates them", async () => {
+  const few = await ResidualShard.open(emptyRows(4, 500));
+  await rejectsInOneLine(() => few.rows(0), /^SyntaxError: .*"bomb.parquet"/);
+  const many = await ResidualShard.open(emptyRows(2 ** 20, 500));
+  await rejectsInOneLine(
+    () => many.rows(0),
+    /^RangeError: .*"bomb.parquet".*at most 67108864 bytes.*got 1048576000 in 0 /,
+  );
 });
 
 const BAD: [string, RegExp][] = [
