@@ -55,10 +55,14 @@ export class ResidualShard {
   /** Elements of a row; known with the first row group where there is no header. */
   #d_model: number | undefined;
 
-  private constructor(file: ParquetFile, header: ResidualHeader | undefined) {
+  private constructor(
+    file: ParquetFile,
+    header: ResidualHeader | undefined,
+    d_model: number | undefined,
+  ) {
     this.#isBinary = !file.columns.includes(LIST_COLUMN);
     this.#hasLabels = LABELS.every((name) => file.columns.includes(name));
-    this.#d_model = header?.d_model;
+    this.#d_model = header?.d_model ?? d_model;
     this.name = file.name;
     this.header = header;
     this.n_rows = file.n_rows;
@@ -68,13 +72,17 @@ export class ResidualShard {
 
   /**
    * Reads and checks the footer.
+   * @param options.d_model Elements that a row must have, for shards that do not say it; those of the first row group when absent.
    * @throws {SyntaxError} If it is no parquet file, damaged, or holds no residuals.
    */
-  static async open(source: Source): Promise<ResidualShard> {
+  static async open(
+    source: Source,
+    { d_model }: { readonly d_model?: number } = {},
+  ): Promise<ResidualShard> {
     const file = await ParquetFile.open(source);
     const header = readHeader(file);
     checkColumns(file, header);
-    return new ResidualShard(file, header);
+    return new ResidualShard(file, header, d_model);
   }
 
   /**

@@ -26,18 +26,6 @@ export type NewResidualHeader =
   & Omit<ResidualHeader, "shape" | "scale">
   & Partial<Pick<ResidualHeader, "scale">>;
 
-/** A shard as the manifest of its folder lists it. */
-export interface ShardEntry {
-  /** File name in the folder. */
-  readonly file: string;
-  /** Number of rows. */
-  readonly n_rows: number;
-  /** Length of the file. */
-  readonly bytes: number;
-  /** SHA-256 of the file, in hexadecimal. */
-  readonly sha256: string;
-}
-
 /** Rows that are decoded at once at most. */
 const ROW_GROUP_ROWS = 4096;
 /** Bytes of bf16 that are decoded at once at most, unless a row alone is longer. */

@@ -32,7 +32,9 @@ Deno.test("SaeFile.open() reads open-concept-steering's layout", async () => {
   assert.deepEqual([d_model, d_sae], [16, 40]);
   assert.deepEqual(file.info("decode.weight").shape, [16, 40]);
   assert.equal(sae.metadata.hookPoint, "final_norm@1");
-  assert.equal((await SaeFile.open(fixture)).metadata.hookPoint, undefined);
+  // Half of the 32 blocks of the model that open-concept-steering is made for.
+  const usual = await SaeFile.open(fixture);
+  assert.equal(usual.metadata.hookPoint, "final_norm@15");
   assert.deepEqual(
     await sae.rowsOfEncoder(3, 9),
     W_enc.slice(3 * d_model, 9 * d_model),
@@ -148,7 +150,7 @@ Deno.test("SaeFile.open() names file and tensor when weights do not fit the conf
     ],
     [/^SyntaxError: .*sae_config.json"/, smallFolder({}, [])],
     [
-      /^Error: .*"none": expected cfg.json or sae_config.json/,
+      /^Error: .*"none": expected sae_weights.safetensors, sae.safetensors, sae_final.pt/,
       Promise.resolve(memoryFolder("none", {})),
     ],
   ];
@@ -210,17 +212,15 @@ Deno.test("SaeFile.open() reads SAELens files of others and refuses those it can
   });
   assert.equal(elsewhere.metadata.hookPoint, undefined);
   const refused: [string, Record<string, unknown>][] = [
-    ["architecture", { architecture: "gated" }],
+    ["architecture", { architecture: "transcoder" }],
     ["k", { architecture: "topk" }],
     ["k", { architecture: "topk", k: 12 }],
-    ["rescale_acts_by_decoder_norm", {
-      architecture: "topk",
-      k: 2,
-      rescale_acts_by_decoder_norm: true,
-    }],
-    ["apply_b_dec_to_input", { apply_b_dec_to_input: true }],
-    ["apply_b_dec_to_input", { apply_b_dec_to_input: undefined }],
+    ["apply_b_dec_to_input", { apply_b_dec_to_input: 1 }],
     ["normalize_activations", { normalize_activations: "layer_norm" }],
+    ["normalize_activations", {
+      normalize_activations: "constant_norm_rescale",
+    }],
+    ["reshape_activations", { reshape_activations: "hook_z" }],
     ["d_sae", { d_sae: 1e99 }],
   ];
   for (const [field, change] of refused) {

@@ -15,6 +15,7 @@ import { medianOf, rowNormsOf } from "../../train/row_filter.ts";
 import { RowSums } from "../../train/row_sums.ts";
 import { testGpu } from "../gpu_for_tests.ts";
 import { rejectsInOneLine } from "../rejects_in_one_line.ts";
+import { memoryStore } from "./memory_store.ts";
 import { story } from "./numbered.ts";
 
 const MODEL = new URL("../../models/tiny-olmo2", import.meta.url).pathname;
@@ -75,17 +76,12 @@ async function collected(
       skipFirst,
       modelName: "tiny",
       text: TEXT,
+      layout: "binary",
       shardRows: 4096,
     },
     read: READ,
-    manifest: { kind: "residuals", fingerprint: "f" },
-    write: async (file, content) => {
-      const stream =
-        typeof content === "string" || content instanceof Uint8Array
-          ? content as BodyInit
-          : ReadableStream.from(content);
-      files[file] = await new Response(stream).bytes();
-    },
+    store: memoryStore(files),
+    fingerprint: "f",
   });
   const folder = await ResidualFolder.open(memoryFolder("r", files));
   const shard = await folder.shard(0);
