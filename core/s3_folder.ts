@@ -35,7 +35,8 @@ export function s3Folder(
       if (source) return source;
       throw missingFile(name, file);
     },
-    list: () => listFolder(client, prefix === "" ? "" : `${prefix}/`),
+    list: ({ deep = false } = {}) =>
+      listFolder(client, prefix === "" ? "" : `${prefix}/`, deep),
   };
 }
 
@@ -54,6 +55,7 @@ export async function openS3File(
   return {
     name,
     byteLength,
+    isRemote: true,
     async read(start, end): Promise<Uint8Array<ArrayBuffer>> {
       checkRange(name, byteLength, start, end);
       const bytes = new Uint8Array(end - start);
@@ -155,10 +157,11 @@ function checkAnswer(
   );
 }
 
-/** Names of the objects whose keys begin so and have no further slash, without what they begin with; sorted. */
+/** Names of the objects whose keys begin so, without what they begin with; sorted. Those with a further slash only where it is to be `deep`. */
 async function listFolder(
   client: S3Client,
   prefix: string,
+  deep: boolean,
 ): Promise<string[]> {
   const names = new Set<string>();
   const where = client.nameOf(prefix);
@@ -167,7 +170,7 @@ async function listFolder(
     const query = {
       "list-type": "2",
       "encoding-type": "url",
-      delimiter: "/",
+      ...(deep ? {} : { delimiter: "/" }),
       prefix,
       ...(token !== undefined && { "continuation-token": token }),
     };
@@ -179,7 +182,9 @@ async function listFolder(
     for (const key of keys) {
       const name = key.slice(prefix.length);
       // Some programs mark a folder with an empty object of its name.
-      if (key.startsWith(prefix) && name !== "") names.add(name);
+      const isFolder = name === "" || name.endsWith("/");
+      const isHidden = deep && /(^|\/)\..*\//.test(name);
+      if (key.startsWith(prefix) && !isFolder && !isHidden) names.add(name);
     }
     if (next === undefined) return [...names].sort();
     token = next;
