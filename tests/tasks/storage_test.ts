@@ -1,6 +1,11 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { openPath, openStore, s3Address } from "../../tasks/storage.ts";
+import {
+  openPath,
+  openStore,
+  s3Address,
+  userPath,
+} from "../../tasks/storage.ts";
 import { PrefetchedBatches } from "../../train/prefetched_batches.ts";
 import { rejectsInOneLine } from "../rejects_in_one_line.ts";
 import { runTask, scratchFolder } from "./run_task.ts";
@@ -67,6 +72,13 @@ Deno.test("s3Address() refuses in one line what is no address, and missing crede
   await rejectsInOneLine(
     () => addressOf("s3://data/x", variables),
     /^TypeError: .*expected AWS_ENDPOINT_URL to be a URL.*got "localhost:9000"$/,
+  );
+});
+
+Deno.test("userPath() refuses in one line what is in an object store", async () => {
+  await rejectsInOneLine(
+    () => userPath("s3://data/x"),
+    /^TypeError: Cannot use "s3:\/\/data\/x" here: expected a path of this machine/,
   );
 });
 
