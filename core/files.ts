@@ -111,16 +111,20 @@ export function directory(
         },
       };
     },
-    list: () => listFiles(path),
+    list: async ({ deep = false } = {}) => (await listFiles(path, deep)).sort(),
   };
 }
 
-async function listFiles(path: string): Promise<string[]> {
+/** Links to files are files; links to folders are passed over, as they can lead in circles. */
+async function listFiles(path: string, deep: boolean): Promise<string[]> {
   const names: string[] = [];
-  for await (const entry of Deno.readDir(path)) {
-    if ((await stat(join(path, entry.name)))?.isFile) names.push(entry.name);
+  for await (const { name, isDirectory } of Deno.readDir(path)) {
+    if (deep && isDirectory && !name.startsWith(".")) {
+      const below = await listFiles(join(path, name), deep);
+      names.push(...below.map((file) => `${name}/${file}`));
+    } else if ((await stat(join(path, name)))?.isFile) names.push(name);
   }
-  return names.sort();
+  return names;
 }
 
 /**
@@ -244,11 +248,7 @@ export async function claimOutputFolder(
   return null;
 }
 
-/** Removes files that a write which was killed has left, and that nothing reads. */
-async function removeAll(
-  folder: string,
-  files: readonly string[],
-): Promise<void> {
+async function removeAll(folder: string, files: string[]): Promise<void> {
   for (const file of files) {
     const path = join(folder, file);
     await told("remove", path, () => Deno.remove(path));

@@ -17,6 +17,7 @@ export {
 } from "./residual_shard.ts";
 export {
   type LabeledResidualRows,
+  type NewResidualHeader,
   ResidualShardWriter,
   type ShardEntry,
 } from "./residual_writer.ts";

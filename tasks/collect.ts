@@ -19,7 +19,7 @@ import {
   type ResidualManifest,
 } from "../core/residuals.ts";
 import type { ConfigOf, FlagTable } from "../core/flags.ts";
-import { readDocuments } from "../core/text.ts";
+import { openCorpus } from "../core/text.ts";
 import {
   type CollectConfig,
   type CollectProgress,
@@ -40,7 +40,7 @@ import {
 } from "./cli.ts";
 import { formatBytes, formatCount, formatRate } from "./format.ts";
 import { modelBytes, passBytes } from "./memory.ts";
-import { checkText, fileSizes, type TextUse } from "./text_check.ts";
+import { checkText } from "./text_check.ts";
 
 const FLAGS = {
   ...MODEL_FLAG,
@@ -113,12 +113,11 @@ export async function collectTask(
 ): Promise<void> {
   const model = await openModel(flags.model, flags.quantize);
   const plan = planOf(flags, model);
-  const documents = () =>
-    readDocuments(plan.config.text, openPath, {
-      textColumn: flags.text_column,
-    });
+  const corpus = await openCorpus(plan.config.text, openPath, {
+    textColumn: flags.text_column,
+  });
   // Before anything is written: a text that cannot be read, a GPU that is not there.
-  await checkText(documents(), textUse(plan.config), context);
+  await checkText(corpus, mostDocuments(plan.config), context);
   const gpu = await context.openGpu(flags.gpu);
   const { hookPoint, config } = plan;
   const maxTokens = Math.max(config.tokensPerPass, config.contextLength);
@@ -132,7 +131,7 @@ export async function collectTask(
     ...config,
     hookPoint,
     model: dataFingerprint(model),
-    files: await fileSizes(config.text),
+    files: corpus.files.map(({ name, byteLength }) => [name, byteLength]),
     textColumn: flags.text_column,
   });
   const manifest = await claimOutputFolder(out, "residuals", id);
@@ -148,7 +147,7 @@ export async function collectTask(
   const collected = await collectResiduals({
     reader,
     config,
-    documents: documents(),
+    read: corpus.read,
     manifest: before ?? { kind: "residuals", fingerprint: id },
     write: (file, content) => writeAtomic(join(out, file), content),
     onProgress: (progress) => bar.update(progress),
@@ -159,10 +158,10 @@ export async function collectTask(
 }
 
 /** Documents that may be read: each has a vector at least, but for those shorter than `skipFirst`. */
-function textUse(
-  { text, maxDocuments = Infinity, maxVectors = Infinity }: CollectConfig,
-): TextUse {
-  return { text, nDocuments: Math.min(maxDocuments, maxVectors) };
+function mostDocuments(
+  { maxDocuments = Infinity, maxVectors = Infinity }: CollectConfig,
+): number {
+  return Math.min(maxDocuments, maxVectors);
 }
 
 function report(manifest: ResidualManifest, out: string): void {

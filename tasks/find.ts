@@ -152,8 +152,7 @@ async function writeIndex(
     );
   }
   // Before anything is written: a text that cannot be read, a GPU that is not there.
-  const use = { text, nDocuments: documents };
-  await checkText(finder.documents(documents), use, context);
+  await checkText(await finder.corpus(), documents, context);
   await finder.reader();
   const folder = userPath(out);
   const id: Manifest = {

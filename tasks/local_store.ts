@@ -34,7 +34,7 @@ export async function localStore(path: string): Promise<Store> {
       if (!opened) throw missingFile(path, file);
       return await opened.open(file);
     },
-    list: async () => await (await folder())?.list() ?? [],
+    list: async (options) => await (await folder())?.list(options) ?? [],
     async folders(): Promise<string[]> {
       if (await kindOf(path) !== "folder") return [];
       const entries = await Array.fromAsync(Deno.readDir(path));

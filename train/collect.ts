@@ -3,19 +3,20 @@
  * → bf16 rows → parquet shards, each with its tokens, and a manifest.
  * @module
  */
+import { createHash } from "node:crypto";
 import type { Manifest } from "../core/files.ts";
 import {
   type LabeledResidualRows,
-  type ResidualHeader,
+  type NewResidualHeader,
   type ResidualManifest,
   ResidualShardWriter,
   type ShardEntry,
 } from "../core/residuals.ts";
 import { dataFingerprint } from "../core/model_folder.ts";
 import type { WriteFile } from "../core/sae_file.ts";
-import type { CorpusDocument } from "../core/text.ts";
-import type { TokenizedDocument } from "../core/tokenized_text.ts";
-import { documentPasses } from "./document_passes.ts";
+import type { ReadCorpus } from "../core/text.ts";
+import type { TokenContext } from "../core/token_contexts.ts";
+import { contextPasses } from "./context_passes.ts";
 import type { ResidualReader } from "./residual_reader.ts";
 
 /** What decides the vectors of a collection, beside model and hook point. */
@@ -52,8 +53,8 @@ export interface CollectProgress {
 export interface CollectOptions {
   readonly reader: ResidualReader;
   readonly config: CollectConfig;
-  /** All documents of the text, in order. */
-  readonly documents: AsyncIterable<CorpusDocument>;
+  /** Reads the text. */
+  readonly read: ReadCorpus;
   /** The manifest that the output folder has: the first one of this run, or one of it when resumed. */
   readonly manifest: Manifest | ResidualManifest;
   /** Writes a file of the output folder. */
@@ -78,23 +79,28 @@ export async function collectResiduals(
   const { reader, onProgress, signal } = options;
   const shards = new ShardOutput(options);
   if (shards.manifest.done) return shards.manifest;
-  const passes = documentPasses(
-    options.documents,
+  const passes = contextPasses(
+    options.read,
     reader.model,
-    options.config,
-    shards.manifest.n_documents,
+    {
+      ...options.config,
+      pack: false,
+      separator: true,
+      skipTokens: new Set<number>(),
+    },
+    { document: shards.manifest.n_documents, token: 0 },
   );
   let nTokensRead = 0;
   let ready: Pass | undefined;
   let pass = await passes.next();
   while (!pass.done && !shards.isFull) {
     signal?.throwIfAborted();
-    const documents = pass.value;
-    reader.submit(documents.map(({ ids }) => ids));
+    const contexts = pass.value;
+    reader.submit(contexts.map(({ ids }) => ids));
     if (ready) await shards.add(ready);
     pass = await passes.next();
     const rows = await reader.rows();
-    ready = { documents, rows };
+    ready = { contexts, rows };
     nTokensRead += rows.length / reader.model.config.d_model;
     const { nDocuments, nVectors } = shards;
     onProgress?.({ nDocuments, nVectors, nTokensRead });
@@ -109,16 +115,16 @@ export async function collectResiduals(
   return manifest;
 }
 
-/** Documents with the bits of bf16 `[T, d_model]` of all their tokens. */
+/** Contexts with the bits of bf16 `[T, d_model]` of all their tokens. */
 interface Pass {
-  readonly documents: readonly TokenizedDocument[];
+  readonly contexts: readonly TokenContext[];
   readonly rows: Uint16Array<ArrayBuffer>;
 }
 
 /** The output folder: a shard in memory, complete ones on disk, and the manifest that lists them. */
 class ShardOutput {
   readonly #config: CollectConfig;
-  readonly #header: ResidualHeader;
+  readonly #header: NewResidualHeader;
   readonly #write: WriteFile;
   #manifest: ResidualManifest;
   #shard: ResidualShardWriter | undefined;
@@ -189,16 +195,11 @@ class ShardOutput {
   async add(pass: Pass): Promise<void> {
     if (this.isFull) return;
     const { d_model } = this.#header;
-    const batch = labeledRows(
-      pass,
-      d_model,
-      this.#config.skipFirst,
-      this.#room,
-    );
+    const batch = labeledRows(pass, d_model, this.#room);
     this.#shard ??= new ResidualShardWriter(this.#header);
     this.#shard.add(batch);
     this.#nVectors += batch.n_rows;
-    this.#nDocuments += pass.documents.length;
+    this.#nDocuments += pass.contexts.length;
     if (this.#shard.n_rows >= this.#config.shardRows) {
       await this.#close({ done: false });
     }
@@ -220,9 +221,16 @@ class ShardOutput {
     const shards: ShardEntry[] = [...this.#manifest.shards];
     if (this.#shard && this.#shard.n_rows > 0) {
       const file = `shard_${String(shards.length).padStart(5, "0")}.parquet`;
-      const { bytes, shard } = await this.#shard.finish(file);
-      await this.#write(file, bytes);
-      shards.push(shard);
+      const chunks = [...this.#shard.finish()];
+      const sha256 = createHash("sha256");
+      for (const chunk of chunks) sha256.update(chunk);
+      await this.#write(file, ReadableStream.from(chunks));
+      shards.push({
+        file,
+        n_rows: this.#shard.n_rows,
+        bytes: chunks.reduce((sum, { length }) => sum + length, 0),
+        sha256: sha256.digest("hex"),
+      });
     }
     this.#shard = undefined;
     this.#manifest = {
@@ -246,40 +254,34 @@ function isStarted(
 
 /** The rows of a pass that are kept, at most `most`, with the tokens that they belong to. */
 function labeledRows(
-  { documents, rows }: Pass,
+  { contexts, rows }: Pass,
   d_model: number,
-  skipFirst: number,
   most: number,
 ): LabeledResidualRows {
-  const counts = documents.map(({ ids }) =>
-    Math.max(0, ids.length - skipFirst)
-  );
-  const n_rows = Math.min(most, counts.reduce((sum, n) => sum + n, 0));
-  const kept = new Uint16Array(n_rows * d_model);
-  const token_ids = new Int32Array(n_rows);
-  const positions = new Int32Array(n_rows);
-  const indices = new Int32Array(n_rows);
-  let row = 0; // among those kept
-  let start = 0; // of the document among all tokens of the pass
-  for (const [i, { ids, index }] of documents.entries()) {
-    const n = Math.min(counts[i]!, n_rows - row);
-    const first = start + skipFirst;
-    kept.set(
-      rows.subarray(first * d_model, (first + n) * d_model),
-      row * d_model,
-    );
-    token_ids.set(ids.subarray(skipFirst, skipFirst + n), row);
-    for (let j = 0; j < n; j++) positions[row + j] = skipFirst + j;
-    indices.fill(index, row, row + n);
-    row += n;
+  const places = contexts.flatMap(({ kept }, c) =>
+    [...kept.keys()].filter((i) => kept[i] === 1).map((i) => [c, i] as const)
+  ).slice(0, most);
+  const starts: number[] = [];
+  let start = 0;
+  for (const { ids } of contexts) {
+    starts.push(start);
     start += ids.length;
   }
+  const kept = new Uint16Array(places.length * d_model);
+  for (const [row, [c, i]] of places.entries()) {
+    const from = (starts[c]! + i) * d_model;
+    kept.set(rows.subarray(from, from + d_model), row * d_model);
+  }
+  const labels = (
+    of: (context: TokenContext) => Uint32Array | Int32Array,
+  ): Int32Array<ArrayBuffer> =>
+    Int32Array.from(places, ([c, i]) => of(contexts[c]!)[i]!);
   return {
-    n_rows,
+    n_rows: places.length,
     d_model,
     rows: kept,
-    token_ids,
-    positions,
-    documents: indices,
+    token_ids: labels(({ ids }) => ids),
+    positions: labels(({ positions }) => positions),
+    documents: labels(({ documents }) => documents),
   };
 }

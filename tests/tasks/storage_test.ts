@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import { readDocuments } from "../../core/text.ts";
 import {
   openPath,
   openStore,
@@ -108,6 +109,10 @@ Deno.test("openPath() opens objects as the file or folder they are", async () =>
     const file = await openPath(`s3://${BUCKET}/texts/a.txt`);
     assert.ok("byteLength" in file);
     assert.deepEqual(await file.read(0, 1), Uint8Array.of(97));
+    const texts = readDocuments(`s3://${BUCKET}/texts`, openPath);
+    assert.deepEqual(await Array.fromAsync(texts), [
+      { id: "s3://residuals/texts/a.txt:1", text: "a" },
+    ]);
     const folder = await openPath(`s3://${BUCKET}/texts/`);
     assert.ok("list" in folder);
     assert.deepEqual(await folder.list(), ["a.txt"]);

@@ -10,12 +10,13 @@ import {
 } from "../../core/residuals.ts";
 import { Safetensors } from "../../core/safetensors.ts";
 import { type Folder, memoryFolder } from "../../core/source.ts";
-import { type CorpusDocument, readDocuments } from "../../core/text.ts";
+import type { ReadCorpus } from "../../core/text.ts";
 import { type CollectConfig, collectResiduals } from "../../train/collect.ts";
 import { ResidualReader } from "../../train/residual_reader.ts";
 import { assertClose, assertRelativeError } from "../assert_close.ts";
 import { testGpu } from "../gpu_for_tests.ts";
 import { rejectsInOneLine } from "../rejects_in_one_line.ts";
+import { corpusOf, story } from "./numbered.ts";
 
 const MODEL = new URL("../../models/tiny-olmo2", import.meta.url).pathname;
 const FIXTURE = new URL("../fixtures/tiny-olmo2", import.meta.url).pathname;
@@ -29,15 +30,6 @@ const CONFIG: CollectConfig = {
   tokensPerPass: 100,
 };
 
-/** A text as files give it: every item comes later. */
-async function* later<T>(items: Iterable<T>): AsyncGenerator<T> {
-  for (const item of items) yield await Promise.resolve(item);
-}
-
-function story(n: number): AsyncGenerator<CorpusDocument> {
-  return readDocuments(`storybook:101:${n}`, () => Promise.reject());
-}
-
 interface Collected {
   readonly manifest: ResidualManifest;
   /** Every file that was written, as it is at the end. */
@@ -48,7 +40,7 @@ interface RunOptions {
   readonly model?: ModelFolder;
   readonly hookPoint?: HookPoint;
   readonly config?: Partial<CollectConfig>;
-  readonly documents?: AsyncIterable<CorpusDocument>;
+  readonly read?: ReadCorpus;
   /** Files of the run that is resumed; they are written to. */
   readonly files?: Record<string, Uint8Array>;
   readonly signal?: AbortSignal;
@@ -68,7 +60,7 @@ async function collect(options: RunOptions = {}): Promise<Collected> {
   const manifest = await collectResiduals({
     reader,
     config,
-    documents: options.documents ?? story(12),
+    read: options.read ?? await story("storybook:101:12"),
     manifest: before
       ? JSON.parse(new TextDecoder().decode(before))
       : { kind: "residuals", fingerprint: "f" },
@@ -99,10 +91,10 @@ Deno.test("collectResiduals() writes what Hugging Face computes, rounded to bf16
     await directory(FIXTURE).open("expected.safetensors"),
   );
   const texts: string[] = cases.map(({ text }: { text: string }) => text);
-  const documents = later(texts.map((text, i) => ({ id: `${i}`, text })));
+  const read = corpusOf(texts.map((text, i) => ({ id: `${i}`, text })));
   const collected = await collect({
     hookPoint: "resid_post[3]",
-    documents,
+    read,
     config: { skipFirst: 2 },
   });
   const [rows] = await rowsOf(collected);
@@ -130,10 +122,13 @@ Deno.test("collectResiduals() writes what Hugging Face computes, rounded to bf16
 
 Deno.test("collectResiduals() reads final_norm@l through the model's final norm", async () => {
   const config = { text: "storybook:101:1" };
-  const streams = await collect({ config, documents: story(1) });
+  const streams = await collect({
+    config,
+    read: await story("storybook:101:1"),
+  });
   const normed = await collect({
     config,
-    documents: story(1),
+    read: await story("storybook:101:1"),
     hookPoint: "final_norm@1",
   });
   equal(normed.manifest.hookPoint, "final_norm@1");
@@ -211,10 +206,12 @@ Deno.test("collectResiduals() writes the same bytes when it is stopped after eac
 });
 
 Deno.test("collectResiduals() reads nothing more when the collection is complete", async () => {
-  const { files, manifest } = await collect({ documents: story(3) });
+  const { files, manifest } = await collect({
+    read: await story("storybook:101:3"),
+  });
   const again = await collect({
     files,
-    documents: later([]),
+    read: corpusOf([]),
     onWrite: (file) => {
       throw new Error(`wrote ${file}`);
     },
@@ -226,15 +223,14 @@ Deno.test("collectResiduals() names the document and the token when a vector is 
   const model = await openModelFolder(directory(MODEL));
   const { ids } = model.tokenizer.encodeWithOffsets("one two dragon four");
   const broken = await withNanEmbedding(directory(MODEL), ids[2]!);
-  const documents = later(["one two", "one two dragon four"].map((text, i) => ({
+  const read = corpusOf(["one two", "one two dragon four"].map((text, i) => ({
     id: `${i}`,
     text,
   })));
   const written: string[] = [];
   // The start token is at position 0; attention carries the NaN no further back.
   await rejectsInOneLine(
-    () =>
-      collect({ model: broken, documents, onWrite: (f) => written.push(f) }),
+    () => collect({ model: broken, read, onWrite: (f) => written.push(f) }),
     /^RangeError: Cannot write residuals: .*resid_post\[1\], document 1, position 3$/,
   );
   deepEqual(written, []);
@@ -260,7 +256,11 @@ async function withNanEmbedding(
 
 Deno.test("collectResiduals() refuses a text of which nothing is left", async () => {
   await rejectsInOneLine(
-    () => collect({ documents: story(3), config: { skipFirst: 48 } }),
+    async () =>
+      collect({
+        read: await story("storybook:101:3"),
+        config: { skipFirst: 48 },
+      }),
     /^RangeError: Cannot collect from "storybook:101:12": expected documents of more than 48 tokens: got none$/,
   );
 });

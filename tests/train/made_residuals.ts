@@ -2,6 +2,7 @@
  * Residual folders that tests make: each vector says which shard and row it is.
  * @module
  */
+import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { f32ToBf16 } from "../../core/dtype.ts";
 import {
@@ -9,6 +10,7 @@ import {
   ResidualShardWriter,
 } from "../../core/residuals.ts";
 import { randomNormal } from "../assert_close.ts";
+import { joined } from "../joined.ts";
 
 /** Elements of a vector. */
 export const MADE_D = 3;
@@ -33,9 +35,9 @@ export function madeRows(
 }
 
 /** The files of a folder, by name. Token ids count from 0 in each shard; documents have ten rows. */
-export async function madeFolder(
+export function madeFolder(
   { shards: sizes, d_model = MADE_D, rows }: MadeFolder,
-): Promise<Record<string, Uint8Array<ArrayBuffer>>> {
+): Record<string, Uint8Array<ArrayBuffer>> {
   const header = {
     modelName: "tiny",
     modelFingerprint: "abc",
@@ -57,9 +59,10 @@ export async function madeFolder(
       documents: counting.map((i) => Math.floor(i / 10)),
     });
     const file = `shard-${s}.parquet`;
-    const { bytes, shard } = await writer.finish(file);
+    const bytes = joined(writer.finish());
     files[file] = bytes;
-    shards.push(shard);
+    const sha256 = createHash("sha256").update(bytes).digest("hex");
+    shards.push({ file, n_rows, bytes: bytes.length, sha256 });
   }
   const manifest: ResidualManifest = {
     kind: "residuals",
