@@ -287,7 +287,9 @@ export class S3Server implements AsyncDisposable {
     const after = query.get("continuation-token") ?? "";
     const keys = [...this.objects.keys()].sort()
       .filter((key) => key.startsWith(prefix) && key > after)
-      .filter((key) => !key.slice(prefix.length).includes("/"));
+      .filter((key) =>
+        !query.has("delimiter") || !key.slice(prefix.length).includes("/")
+      );
     const page = keys.slice(0, this.pageSize);
     const isTruncated = keys.length > page.length;
     const contents = page.map((key) =>
