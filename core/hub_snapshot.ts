@@ -79,7 +79,8 @@ export function downloadCommand(address: HubAddress): string {
   return `./ocs download ${/\s/.test(typed) ? JSON.stringify(typed) : typed}`;
 }
 
-async function commitOf(
+/** The commit that a revision stands for in the cache; undefined where it has none. */
+export async function commitOf(
   cache: Folder,
   { repo, revision }: HubAddress,
 ): Promise<string | undefined> {

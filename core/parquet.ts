@@ -5,27 +5,34 @@
  */
 import {
   type AsyncBuffer,
-  type FileMetaData,
-  parquetMetadataAsync,
+  type ColumnChunk,
   type ParquetScan,
   parquetScan,
-  type ParquetType,
 } from "hyparquet";
-import { compressors } from "hyparquet-compressors";
+import { type ColumnPages, type LeafColumn, pagesOf } from "./column_pages.ts";
+import { DECOMPRESSORS } from "./decompress.ts";
+import {
+  checkFooter,
+  type Footer,
+  type FooterGroup,
+  rangeOf,
+  readFooter,
+  type RowGroup,
+} from "./parquet_footer.ts";
 import type { Source } from "./source.ts";
 
-/** A run of rows that is read and decoded as one. */
-export interface RowGroup {
-  /** Index of its first row in the file. */
+export type { ColumnPages, LeafColumn, RowGroup };
+
+/** Bytes of a column in a row group, which are read at once. */
+const MAX_CHUNK_BYTES = 2 ** 31 - 1;
+/** Values of a column in a row group that are decoded into arrays of any type. */
+const MAX_VALUES = 2 ** 26;
+
+/** A column of a row group, as it lies in the file. */
+interface LoadedChunk {
   readonly start: number;
-  /** Number of rows. */
-  readonly n_rows: number;
+  readonly bytes: Uint8Array<ArrayBuffer>;
 }
-
-/** Footers are held whole; a longer one is no file of ours or of Hugging Face. */
-const MAX_FOOTER_BYTES = 256 * 2 ** 20;
-
-const MAGIC = "PAR1";
 
 /** An open parquet file. Texts and other byte strings come as bytes: the reader decides what they are. */
 export class ParquetFile {
@@ -39,156 +46,181 @@ export class ParquetFile {
   readonly n_rows: number;
   /** The texts that the writer attached. */
   readonly keyValues: ReadonlyMap<string, string>;
+  readonly #source: Source;
+  readonly #leaves: readonly LeafColumn[];
+  readonly #groups: readonly FooterGroup[];
   readonly #scan: ParquetScan;
+  /** What was read already for a reader that asks for it again. */
+  readonly #loaded: Set<LoadedChunk>;
 
   private constructor(
-    name: string,
+    source: Source,
+    { metadata, leaves, rowGroups }: Footer,
     scan: ParquetScan,
-    rowGroups: readonly RowGroup[],
+    loaded: Set<LoadedChunk>,
   ) {
-    const { schema, key_value_metadata = [] } = scan.metadata;
-    this.name = name;
-    this.columns = topLevelColumns(schema);
-    this.rowGroups = rowGroups;
+    this.name = source.name;
+    this.columns = [...new Set(leaves.map(({ path }) => path[0]!))];
+    this.rowGroups = rowGroups.map(({ start, n_rows }) => ({ start, n_rows }));
     this.n_rows = rowGroups.reduce((sum, group) => sum + group.n_rows, 0);
     this.keyValues = new Map(
-      key_value_metadata.map(({ key, value }) => [key, value ?? ""]),
+      metadata.key_value_metadata?.map(({ key, value }) => [key, value ?? ""]),
     );
+    this.#source = source;
+    this.#leaves = leaves;
+    this.#groups = rowGroups;
     this.#scan = scan;
+    this.#loaded = loaded;
   }
 
   /**
    * Reads and checks the footer.
-   * @throws {SyntaxError} If it is no parquet file, or its footer does not fit it.
+   * @throws {SyntaxError} If it is no parquet file, encrypted, or its footer does not fit it.
    */
   static async open(source: Source): Promise<ParquetFile> {
     await checkFooter(source);
-    const file: AsyncBuffer = {
-      byteLength: source.byteLength,
-      slice: async (start, end = source.byteLength) =>
-        (await source.read(start, end)).buffer,
-    };
+    const loaded = new Set<LoadedChunk>();
+    const file = bufferOf(source, loaded);
     return await told(source.name, async () => {
-      const metadata = await parquetMetadataAsync(file, { geoparquet: false });
-      const rowGroups = checkRowGroups(source, metadata);
+      const footer = await readFooter(source, file);
       const scan = await parquetScan({
         file,
-        metadata,
-        compressors,
+        metadata: footer.metadata,
+        compressors: DECOMPRESSORS,
         utf8: false,
         parsers: { stringFromBytes: (bytes: Uint8Array): unknown => bytes },
         geoparquet: false,
         useOffsetIndex: false,
       });
-      return new ParquetFile(source.name, scan, rowGroups);
+      return new ParquetFile(source, footer, scan, loaded);
     });
   }
 
-  /**
-   * Whether a column is stored in the plainest way, as our writer does: a value
-   * of this type in every row, neither compressed nor encoded.
-   */
-  isPlain(column: string, type: ParquetType): boolean {
-    const { schema, row_groups } = this.#scan.metadata;
-    const element = schema.find(({ name }) => name === column);
-    const chunks = row_groups.flatMap(({ columns }) =>
-      columns.filter(({ meta_data }) => meta_data?.path_in_schema[0] === column)
-    );
-    return element?.repetition_type === "REQUIRED" && element.type === type &&
-      chunks.length === row_groups.length &&
-      chunks.every(({ meta_data }) =>
-        meta_data?.type === type && meta_data.codec === "UNCOMPRESSED" &&
-        meta_data.encodings.every((encoding) => encoding === "PLAIN")
-      );
+  /** The column of this name, if it has values of its own, or is a list of values. */
+  leaf(column: string): LeafColumn | undefined {
+    const found = this.#leaves.filter(({ path }) => path[0] === column);
+    return found.length === 1 ? found[0] : undefined;
   }
 
   /**
    * One column of one row group: a value a row, of whatever type the column has.
    * @throws {SyntaxError} If its pages are damaged, or do not hold a value for every row.
    */
-  async read(
+  async read(column: string, group: number): Promise<ArrayLike<unknown>> {
+    const { values } = await this.decode(column, group, () => undefined);
+    return values!;
+  }
+
+  /**
+   * One column of one row group, in a form that a decoder makes of its pages, `decoded`.
+   * @param decoder Gives undefined where it does not know them; then there are `values`, as `read` gives them.
+   * @throws {SyntaxError} As `read`, and with the reason of an error of the decoder.
+   */
+  async decode<T>(
     column: string,
     group: number,
-  ): Promise<ArrayLike<unknown>> {
-    const { start, n_rows } = this.rowGroups[group]!;
-    const values: ArrayLike<unknown> = await told(
-      this.name,
-      () =>
-        this.#scan.readColumn({
-          column,
-          rowStart: start,
-          rowEnd: start + n_rows,
-        }),
-    );
-    if (values.length === n_rows) return values;
-    throw new SyntaxError(
-      `Cannot read "${this.name}": expected ${n_rows} values of column "${column}" in row group ${group}: got ${values.length}: the file is damaged: fetch it again`,
-    );
-  }
-}
-
-async function checkFooter(source: Source): Promise<void> {
-  const { name, byteLength } = source;
-  const refuse = (got: string): SyntaxError =>
-    new SyntaxError(
-      `Cannot read "${name}": expected a parquet file: got ${got}: it is truncated or of another format: fetch it again`,
-    );
-  if (byteLength < 12) throw refuse(`${byteLength} bytes`);
-  const tail = await source.read(byteLength - 8, byteLength);
-  if (String.fromCharCode(...tail.subarray(4)) !== MAGIC) {
-    throw refuse(`no ${MAGIC} at its end`);
-  }
-  const footerBytes = new DataView(tail.buffer).getUint32(0, true);
-  const limit = Math.min(byteLength - 12, MAX_FOOTER_BYTES);
-  if (footerBytes > limit) {
-    throw refuse(`a footer of ${footerBytes} bytes where ${limit} can be`);
-  }
-}
-
-/** Row groups whose columns lie inside the file. */
-function checkRowGroups(source: Source, metadata: FileMetaData): RowGroup[] {
-  const rowGroups: RowGroup[] = [];
-  let start = 0;
-  for (const { num_rows, columns } of metadata.row_groups) {
-    const n_rows = Number(num_rows);
-    const valid = Number.isSafeInteger(start + n_rows) && n_rows >= 0;
-    for (const { meta_data, file_path } of columns) {
-      if (!meta_data || file_path) {
-        throw new RangeError("expected columns in the file itself");
-      }
-      const first = Number(
-        meta_data.dictionary_page_offset ?? meta_data.data_page_offset,
-      );
-      const end = first + Number(meta_data.total_compressed_size);
-      if (!(valid && first >= 4 && end >= first && end <= source.byteLength)) {
+    decoder: (pages: ColumnPages, n_rows: number) => T | undefined,
+  ): Promise<
+    | { decoded: T; values?: undefined }
+    | { decoded?: undefined; values: ArrayLike<unknown> }
+  > {
+    return await told(this.name, async () => {
+      const chunks = await this.#load(column, group);
+      const { start, n_rows } = this.#groups[group]!;
+      const pages = chunks.map((chunk) => this.#pages(chunk, n_rows));
+      const decoded = pages.length === 1
+        ? decoder(pages[0]!, n_rows)
+        : undefined;
+      if (decoded !== undefined) return { decoded };
+      const most = Math.max(...pages.map(({ n_values }) => n_values));
+      if (most > MAX_VALUES) {
         throw new RangeError(
-          `expected column "${
-            meta_data.path_in_schema.join(".")
-          }" inside [4, ${source.byteLength}): got ${n_rows} rows at [${first}, ${end})`,
+          `expected at most ${MAX_VALUES} values of column "${column}" in a row group: got ${most}: write it with smaller row groups`,
         );
       }
-    }
-    if (n_rows > 0) rowGroups.push({ start, n_rows });
-    start += n_rows;
+      for (const { loaded } of chunks) this.#loaded.add(loaded);
+      try {
+        const range = { column, rowStart: start, rowEnd: start + n_rows };
+        const values = await this.#scan.readColumn(range) as ArrayLike<unknown>;
+        if (values.length === n_rows) return { values };
+        throw new RangeError(
+          `expected ${n_rows} values of column "${column}" in row group ${group}: got ${values.length}`,
+        );
+      } finally {
+        for (const { loaded } of chunks) this.#loaded.delete(loaded);
+      }
+    });
   }
-  if (start !== Number(metadata.num_rows)) {
-    throw new RangeError(
-      `expected ${metadata.num_rows} rows: got ${start} in its row groups`,
+
+  /** Reads what the columns under a top-level one have in a row group. */
+  async #load(
+    column: string,
+    group: number,
+  ): Promise<{ chunk: ColumnChunk; loaded: LoadedChunk }[]> {
+    const chunks = this.#groups[group]!.columns.filter(({ meta_data }) =>
+      meta_data!.path_in_schema[0] === column
     );
+    const nLeaves =
+      this.#leaves.filter(({ path }) => path[0] === column).length;
+    if (nLeaves === 0 || chunks.length !== nLeaves) {
+      throw new RangeError(
+        `expected ${
+          nLeaves || "some"
+        } columns under "${column}": got ${chunks.length} in row group ${group}`,
+      );
+    }
+    return await Promise.all(chunks.map(async (chunk) => {
+      const [start, end] = rangeOf(chunk);
+      if (end - start > MAX_CHUNK_BYTES) {
+        throw new RangeError(
+          `expected at most ${MAX_CHUNK_BYTES} bytes of column "${column}" in a row group: got ${
+            end - start
+          }: write it with smaller row groups`,
+        );
+      }
+      const bytes = await this.#source.read(start, end);
+      return { chunk, loaded: { start, bytes } };
+    }));
   }
-  return rowGroups;
+
+  #pages(
+    { chunk, loaded }: { chunk: ColumnChunk; loaded: LoadedChunk },
+    n_rows: number,
+  ): ColumnPages {
+    const { path_in_schema, codec, num_values, type } = chunk.meta_data!;
+    const path = path_in_schema.join(".");
+    const leaf = this.#leaves.find((leaf) => leaf.path.join(".") === path);
+    const n_values = Number(num_values);
+    const hasRows = leaf?.maxRepetition === 0
+      ? n_values === n_rows
+      : n_values >= n_rows;
+    if (leaf?.type !== type || !hasRows) {
+      throw new RangeError(
+        `expected ${n_rows} rows of ${leaf?.type} in column "${path}": got ${n_values} values of ${type}`,
+      );
+    }
+    return pagesOf(loaded.bytes, leaf!, codec, n_values);
+  }
 }
 
-/** The schema is a tree in depth-first order under a root. */
-function topLevelColumns(schema: FileMetaData["schema"]): string[] {
-  const columns: string[] = [];
-  let nested = 0;
-  for (const { name, num_children = 0 } of schema.slice(1)) {
-    if (nested === 0) columns.push(name);
-    else nested--;
-    nested += num_children;
-  }
-  return columns;
+/** A source as hyparquet reads it; what is loaded is not read again. */
+function bufferOf(
+  source: Source,
+  loaded: ReadonlySet<LoadedChunk>,
+): AsyncBuffer {
+  return {
+    byteLength: source.byteLength,
+    async slice(from, to = source.byteLength): Promise<ArrayBuffer> {
+      for (const { start, bytes } of loaded) {
+        const end = start + bytes.length;
+        if (from === start && to === end) return bytes.buffer;
+        if (from >= start && to <= end) {
+          return bytes.slice(from - start, to - start).buffer;
+        }
+      }
+      return (await source.read(from, to)).buffer;
+    },
+  };
 }
 
 /** Runs a reader that does not name files; its failure names the file in one line. */
@@ -197,6 +229,8 @@ async function told<T>(name: string, read: () => Promise<T>): Promise<T> {
     return await read();
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
+    // Some reasons are told in full already.
+    if (reason.startsWith(`Cannot read "${name}": `)) throw cause;
     throw new SyntaxError(
       `Cannot read "${name}": ${
         reason.replace(/\s+/g, " ")

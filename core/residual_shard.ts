@@ -7,7 +7,14 @@
 import { z } from "zod";
 import { checkJson } from "./check_json.ts";
 import { type HookPoint, isHookPoint } from "./hook_point.ts";
-import { ParquetFile, type RowGroup } from "./parquet.ts";
+import { decodeBinary, decodeLists } from "./fixed_width.ts";
+import {
+  type ColumnPages,
+  type LeafColumn,
+  ParquetFile,
+  type RowGroup,
+} from "./parquet.ts";
+import { BINARY_COLUMN, LIST_COLUMN } from "./residual_pages.ts";
 import type { Source } from "./source.ts";
 
 /** What a shard says of itself, so that it means something without its folder. */
@@ -16,12 +23,18 @@ export interface ResidualHeader {
   readonly modelName: string;
   /** Fingerprint of its weights and config. */
   readonly modelFingerprint: string;
+  /** Revision of its repository, where it came from one. */
+  readonly revision?: string | undefined;
   /** Where it was read. */
   readonly hookPoint: HookPoint;
   /** Element type of the rows. */
   readonly dtype: "bf16";
   /** Elements of a row. */
   readonly d_model: number;
+  /** Rows of the shard, and elements of a row. */
+  readonly shape: readonly [n_rows: number, d_model: number];
+  /** What the model's vectors were multiplied by before they were stored; 1: they are as the model has them. */
+  readonly scale: number;
 }
 
 /** Vectors with the tokens that they belong to. */
@@ -42,9 +55,6 @@ export interface ResidualRows {
 
 /** Key under which the header lies in the file. */
 export const HEADER_KEY = "open_concept_steering";
-/** Column of the rows in our shards. */
-export const BINARY_COLUMN = "residual";
-const LIST_COLUMN = "residual_stream";
 /** Columns that say which token a row belongs to. */
 export const LABELS: readonly ["token_id", "position", "document"] = [
   "token_id",
@@ -55,13 +65,24 @@ export const LABELS: readonly ["token_id", "position", "document"] = [
 /** Larger than any model's stream; keeps a false header from claiming memory. */
 const MAX_D_MODEL = 1_048_576;
 
+/** Bytes of bf16 in a row group, which is read whole. */
+const MAX_GROUP_BYTES = 2 ** 30;
+
+/** The header as a file has it; the first shards that were written say neither shape nor scale. */
+interface StoredHeader extends Omit<ResidualHeader, "shape"> {
+  readonly shape?: ResidualHeader["shape"] | undefined;
+}
+
 /** Form of the header. */
-export const Header: z.ZodType<ResidualHeader> = z.object({
+export const Header: z.ZodType<StoredHeader> = z.object({
   modelName: z.string(),
   modelFingerprint: z.string(),
+  revision: z.string().optional(),
   hookPoint: z.string().refine(isHookPoint, "expected a hook point"),
   dtype: z.literal("bf16"),
   d_model: z.int().min(1).max(MAX_D_MODEL),
+  shape: z.tuple([z.int().min(1), z.int().min(1)]).optional(),
+  scale: z.number().positive().default(1),
 });
 
 /** An open shard. One row group at a time is in memory. */
@@ -75,8 +96,19 @@ export class ResidualShard {
   /** The runs of rows that `read` gives, in order. */
   readonly rowGroups: readonly RowGroup[];
   readonly #file: ParquetFile;
+  readonly #isBinary: boolean;
+  readonly #hasLabels: boolean;
+  /** Elements of a row; known with the first row group where there is no header. */
+  #d_model: number | undefined;
 
-  private constructor(file: ParquetFile, header: ResidualHeader | undefined) {
+  private constructor(
+    file: ParquetFile,
+    header: ResidualHeader | undefined,
+    d_model: number | undefined,
+  ) {
+    this.#isBinary = !file.columns.includes(LIST_COLUMN);
+    this.#hasLabels = LABELS.every((name) => file.columns.includes(name));
+    this.#d_model = header?.d_model ?? d_model;
     this.name = file.name;
     this.header = header;
     this.n_rows = file.n_rows;
@@ -86,19 +118,17 @@ export class ResidualShard {
 
   /**
    * Reads and checks the footer.
+   * @param options.d_model Elements that a row must have, for shards that do not say it; those of the first row group when absent.
    * @throws {SyntaxError} If it is no parquet file, damaged, or holds no residuals.
    */
-  static async open(source: Source): Promise<ResidualShard> {
+  static async open(
+    source: Source,
+    { d_model }: { readonly d_model?: number } = {},
+  ): Promise<ResidualShard> {
     const file = await ParquetFile.open(source);
     const header = readHeader(file);
-    if (!header && !file.columns.includes(LIST_COLUMN)) {
-      throw new SyntaxError(
-        `Cannot read "${source.name}": expected residuals, a column "${BINARY_COLUMN}" with our header or "${LIST_COLUMN}": got columns ${
-          file.columns.join(", ")
-        }: collect them first`,
-      );
-    }
-    return new ResidualShard(file, header);
+    checkColumns(file, header);
+    return new ResidualShard(file, header, d_model);
   }
 
   /**
@@ -110,13 +140,15 @@ export class ResidualShard {
     const { n_rows } = this.rowGroups[group]!;
     const rows = await this.rows(group);
     const d_model = rows.length / n_rows;
-    if (!this.header) return { n_rows, d_model, rows };
-    const [token_ids, positions, documents] = [
-      await this.#labels("token_id", group),
-      await this.#labels("position", group),
-      await this.#labels("document", group),
-    ];
-    return { n_rows, d_model, rows, token_ids, positions, documents };
+    if (!this.#hasLabels) return { n_rows, d_model, rows };
+    return {
+      n_rows,
+      d_model,
+      rows,
+      token_ids: await this.#labels("token_id", group),
+      positions: await this.#labels("position", group),
+      documents: await this.#labels("document", group),
+    };
   }
 
   /**
@@ -129,12 +161,20 @@ export class ResidualShard {
     group: number,
     { keepBad = false }: { readonly keepBad?: boolean } = {},
   ): Promise<Uint16Array<ArrayBuffer>> {
-    const values = this.header
-      ? await this.#binaryRows(group, this.header.d_model)
+    const { start, n_rows } = this.rowGroups[group]!;
+    const values = this.#isBinary
+      ? await this.#binaryRows(group, this.#d_model!)
       : await this.#listRows(group);
+    this.#d_model ??= values.length / n_rows;
+    if (values.length !== n_rows * this.#d_model) {
+      throw new SyntaxError(
+        `Cannot read "${this.name}": expected rows of ${this.#d_model} values: got ${
+          values.length / n_rows
+        } in row group ${group}: collect it again`,
+      );
+    }
     const bad = keepBad ? -1 : firstNonFinite(values);
     if (bad < 0) return values;
-    const { start, n_rows } = this.rowGroups[group]!;
     throw new RangeError(
       `Cannot read "${this.name}": expected finite values: got bits 0x${
         values[bad]!.toString(16)
@@ -146,7 +186,7 @@ export class ResidualShard {
 
   /** The token of each row of one row group; undefined in shards that do not record it. */
   async tokenIds(group: number): Promise<Int32Array | undefined> {
-    return this.header && await this.#labels("token_id", group);
+    return this.#hasLabels ? await this.#labels("token_id", group) : undefined;
   }
 
   /** All rows, row group by row group. */
@@ -158,20 +198,37 @@ export class ResidualShard {
     group: number,
     d_model: number,
   ): Promise<Uint16Array<ArrayBuffer>> {
-    const values = await this.#file.read(BINARY_COLUMN, group);
-    this.#checkRow(group, 0, values[0], 2 * d_model);
+    const { decoded, values } = await this.#file.decode(
+      BINARY_COLUMN,
+      group,
+      (pages) => {
+        this.#checkGroupBytes(2 * d_model * pages.n_values);
+        return decodeBinary(pages, 2 * d_model);
+      },
+    );
+    if (decoded) return decoded;
     const bits = new Uint16Array(values.length * d_model);
     const bytes = new Uint8Array(bits.buffer);
     for (let i = 0; i < values.length; i++) {
       const row = values[i];
-      this.#checkRow(group, i, row, 2 * d_model);
+      if (!(row instanceof Uint8Array && row.length === 2 * d_model)) {
+        throw this.#badRow(group, i, `${2 * d_model} bytes`);
+      }
       bytes.set(row, i * 2 * d_model);
     }
     return bits;
   }
 
   async #listRows(group: number): Promise<Uint16Array<ArrayBuffer>> {
-    const lists = await this.#file.read(LIST_COLUMN, group);
+    const { decoded, values: lists } = await this.#file.decode(
+      LIST_COLUMN,
+      group,
+      (pages: ColumnPages, n_rows) => {
+        this.#checkGroupBytes(2 * pages.n_values);
+        return decodeLists(pages, n_rows);
+      },
+    );
+    if (decoded) return decoded;
     const first = lists[0];
     const d_model = Array.isArray(first) ? first.length : 0;
     const bits = new Uint16Array(lists.length * d_model);
@@ -194,17 +251,17 @@ export class ResidualShard {
   async #labels(column: string, group: number): Promise<Int32Array> {
     const values = await this.#file.read(column, group);
     if (values instanceof Int32Array) return values;
-    return Int32Array.from(values, Number);
+    return Int32Array.from(values, (value, i) => {
+      if (typeof value === "number") return value;
+      throw this.#badRow(group, i, `a number in column "${column}"`);
+    });
   }
 
-  #checkRow(
-    group: number,
-    i: number,
-    row: unknown,
-    rowBytes: number,
-  ): asserts row is Uint8Array {
-    if (row instanceof Uint8Array && row.length === rowBytes) return;
-    throw this.#badRow(group, i, `${rowBytes} bytes`);
+  #checkGroupBytes(n_bytes: number): void {
+    if (n_bytes <= MAX_GROUP_BYTES) return;
+    throw new RangeError(
+      `Cannot read "${this.name}": expected at most ${MAX_GROUP_BYTES} bytes of rows in a row group, which is read whole: got ${n_bytes}: write it with smaller row groups`,
+    );
   }
 
   #badRow(group: number, i: number, expected: string): SyntaxError {
@@ -225,23 +282,73 @@ function readHeader(file: ParquetFile): ResidualHeader | undefined {
   } catch {
     // Falls through to the schema, which refuses undefined.
   }
-  const header = checkJson(Header, json, file.name);
-  // Encoded columns can claim far more values than the file has bytes.
-  const wrong = file.isPlain(BINARY_COLUMN, "BYTE_ARRAY")
-    ? LABELS.find((column) => !file.isPlain(column, "INT32"))
-    : BINARY_COLUMN;
-  if (wrong === undefined) return header;
-  throw new SyntaxError(
-    `Cannot read "${file.name}": expected a plain column "${wrong}": got ${
-      file.columns.includes(wrong) ? "another form" : "none"
-    }: collect it again`,
-  );
+  const { d_model, ...rest } = checkJson(Header, json, file.name);
+  const shape = [file.n_rows, d_model] as const;
+  if (rest.shape && String(rest.shape) !== String(shape)) {
+    throw new SyntaxError(
+      `Cannot read "${file.name}": expected ${rest.shape[0]} rows of ${
+        rest.shape[1]
+      } by its header: got ${file.n_rows} of ${d_model}: collect it again`,
+    );
+  }
+  return { ...rest, d_model, shape };
+}
+
+/** Refuses a file whose columns are not those of residuals. */
+function checkColumns(
+  file: ParquetFile,
+  header: ResidualHeader | undefined,
+): void {
+  const refuse = (expected: string, got: string): SyntaxError =>
+    new SyntaxError(
+      `Cannot read "${file.name}": expected ${expected}: got ${got}: collect it again`,
+    );
+  const lists = file.columns.includes(LIST_COLUMN);
+  if (!lists && !header) {
+    throw refuse(
+      `residuals, a column "${BINARY_COLUMN}" with our header or "${LIST_COLUMN}"`,
+      `columns ${file.columns.join(", ")}`,
+    );
+  }
+  const rows = file.leaf(lists ? LIST_COLUMN : BINARY_COLUMN);
+  if (lists && !(rows?.isUint16 && rows.maxRepetition === 1)) {
+    throw refuse(
+      `a column "${LIST_COLUMN}" of lists of uint16`,
+      describeLeaf(rows),
+    );
+  }
+  if (!lists && !(rows?.type === "BYTE_ARRAY" && rows.maxRepetition === 0)) {
+    throw refuse(`a column "${BINARY_COLUMN}" of binary`, describeLeaf(rows));
+  }
+  const labels = LABELS.filter((name) => file.columns.includes(name));
+  for (const name of header ? LABELS : labels) {
+    const leaf = file.leaf(name);
+    if (leaf?.type === "INT32" && leaf.maxRepetition === 0) continue;
+    throw refuse(`a column "${name}" of int32`, describeLeaf(leaf));
+  }
+}
+
+function describeLeaf(leaf: LeafColumn | undefined): string {
+  if (!leaf) return "none";
+  return `${leaf.maxRepetition > 0 ? "lists of " : ""}${leaf.type}`;
 }
 
 /** Index of the first infinity or NaN among bf16 bits, or -1. */
 export function firstNonFinite(bits: Uint16Array): number {
-  for (let i = 0; i < bits.length; i++) {
-    if ((bits[i]! & 0x7f80) === 0x7f80) return i;
+  if (bits.length === 0) return -1;
+  // Two values at once: adding 1 to an exponent of ones carries into the bit above it.
+  const from = bits.byteOffset % 4 === 0 ? 0 : 1;
+  const words = new Uint32Array(
+    bits.buffer,
+    bits.byteOffset + 2 * from,
+    Math.max(0, bits.length - from) >> 1,
+  );
+  let carries = 0;
+  for (let i = 0; i < words.length; i++) {
+    carries |= (words[i]! & 0x7f807f80) + 0x00800080;
   }
-  return -1;
+  const isBad = (value: number): boolean => (value & 0x7f80) === 0x7f80;
+  const isFinite = (carries & 0x80008000) === 0 &&
+    !isBad(bits[0] ?? 0) && !isBad(bits.at(-1) ?? 0);
+  return isFinite ? -1 : bits.findIndex(isBad);
 }

@@ -2,10 +2,15 @@
  * Writes residual shards; `residual_shard.ts` reads them.
  * @module
  */
-import { ByteWriter, ParquetWriter } from "hyparquet-writer";
+import type { SchemaElement } from "hyparquet";
 import { checkJson } from "./check_json.ts";
 import {
-  BINARY_COLUMN,
+  dataPageHeader,
+  ParquetChunks,
+  type WrittenChunk,
+} from "./parquet_chunks.ts";
+import { type ResidualLayout, rowCode, RowPages } from "./residual_pages.ts";
+import {
   firstNonFinite,
   Header,
   HEADER_KEY,
@@ -17,70 +22,55 @@ import {
 /** Rows with everything that is written. */
 export type LabeledResidualRows = Required<ResidualRows>;
 
-/** A shard as the manifest of its folder lists it. */
-export interface ShardEntry {
-  /** File name in the folder. */
-  readonly file: string;
-  /** Number of rows. */
-  readonly n_rows: number;
-  /** Length of the file. */
-  readonly bytes: number;
-  /** SHA-256 of the file, in hexadecimal. */
-  readonly sha256: string;
-}
+/** What a new shard says of itself; how many rows it has is known at its end. */
+export type NewResidualHeader =
+  & Omit<ResidualHeader, "shape" | "scale">
+  & Partial<Pick<ResidualHeader, "scale">>;
 
-/** Rows that are decoded at once; 32 MB for vectors of 4096. */
+/** Rows that are decoded at once at most. */
 const ROW_GROUP_ROWS = 4096;
+/** Bytes of bf16 that are decoded at once at most, unless a row alone is longer. */
+const ROW_GROUP_BYTES = 64 * 2 ** 20;
 
 /** Builds one shard in memory, row group by row group; the caller decides when it is large enough. */
 export class ResidualShardWriter {
-  readonly #header: ResidualHeader;
-  readonly #bytes = new ByteWriter();
-  readonly #parquet: ParquetWriter;
+  readonly #header: NewResidualHeader;
+  readonly #code: ReturnType<typeof rowCode>;
+  readonly #chunks = new ParquetChunks();
   /** The row group that is being filled. */
-  readonly #rows: Uint16Array<ArrayBuffer>;
-  readonly #labels: Int32Array[];
+  readonly #pages: RowPages;
+  readonly #labels: Int32Array<ArrayBuffer>[];
+  readonly #groupRows: number;
   #nPending = 0;
-  #nRows = 0;
 
-  /** Starts a shard with this header. */
-  constructor(header: ResidualHeader) {
+  /**
+   * Starts a shard with this header.
+   * @param options.layout How rows are stored; `binary` when absent.
+   * @throws {SyntaxError} If a field of the header is wrong: names it.
+   */
+  constructor(
+    header: NewResidualHeader,
+    { layout = "binary" }: { readonly layout?: ResidualLayout } = {},
+  ) {
     checkJson(Header, header, "residual header");
+    const { d_model } = header;
     this.#header = header;
-    this.#parquet = new ParquetWriter({
-      writer: this.#bytes,
-      codec: "UNCOMPRESSED",
-      statistics: false,
-      schema: [
-        { name: "root", num_children: 1 + LABELS.length },
-        {
-          name: BINARY_COLUMN,
-          type: "BYTE_ARRAY",
-          repetition_type: "REQUIRED",
-        },
-        ...LABELS.map((name) => ({
-          name,
-          type: "INT32" as const,
-          repetition_type: "REQUIRED" as const,
-        })),
-      ],
-      kvMetadata: [{ key: HEADER_KEY, value: JSON.stringify(header) }],
-    });
-    this.#rows = new Uint16Array(ROW_GROUP_ROWS * header.d_model);
-    this.#labels = LABELS.map(() => new Int32Array(ROW_GROUP_ROWS));
+    this.#code = rowCode(layout, d_model);
+    this.#pages = new RowPages(this.#code, d_model);
+    const most = Math.floor(ROW_GROUP_BYTES / (2 * d_model));
+    this.#groupRows = Math.max(1, Math.min(ROW_GROUP_ROWS, most));
+    this.#labels = LABELS.map(() => new Int32Array(this.#groupRows));
   }
 
   /** Number of rows so far. */
   get n_rows(): number {
-    return this.#nRows;
+    return this.#chunks.n_rows + this.#nPending;
   }
 
-  /** Length so far, in bytes, without the footer. */
+  /** Length so far, in bytes, without the footer and the headers of the pages that are being filled. */
   get byteLength(): number {
-    const labelBytes = 4 * LABELS.length;
-    // Each binary value is preceded by its length in 4 bytes.
-    const rowBytes = 2 * this.#header.d_model + 4 + labelBytes;
-    return this.#bytes.offset + this.#nPending * rowBytes;
+    const rowBytes = this.#code.rowBytes + 4 * LABELS.length;
+    return this.#chunks.byteLength + this.#nPending * rowBytes;
   }
 
   /**
@@ -89,90 +79,103 @@ export class ResidualShardWriter {
    * @throws {RangeError} If a value is not finite: names its document and position.
    */
   add(batch: LabeledResidualRows): void {
+    this.#check(batch);
     const { n_rows, rows, token_ids, positions, documents } = batch;
     const { d_model } = this.#header;
     const labels = [token_ids, positions, documents];
-    if (
-      batch.d_model !== d_model || rows.length !== n_rows * d_model ||
-      labels.some((label) => label.length !== n_rows)
-    ) {
-      throw new TypeError(
-        `Cannot write residuals: expected bf16[${n_rows}, ${d_model}] and ${n_rows} labels: got ${rows.length} values of d_model ${batch.d_model} and ${
-          labels.map((label) => label.length).join(", ")
-        } labels`,
-      );
-    }
-    const bad = firstNonFinite(rows);
-    if (bad >= 0) {
-      const row = Math.floor(bad / d_model);
-      throw new RangeError(
-        `Cannot write residuals: expected finite values: got bits 0x${
-          rows[bad]!.toString(16)
-        } at ${this.#header.hookPoint}, document ${documents[row]}, position ${
-          positions[row]
-        }`,
-      );
-    }
     for (let start = 0; start < n_rows;) {
-      const n = Math.min(n_rows - start, ROW_GROUP_ROWS - this.#nPending);
+      const n = Math.min(n_rows - start, this.#groupRows - this.#nPending);
       const end = start + n;
-      this.#rows.set(
-        rows.subarray(start * d_model, end * d_model),
-        this.#nPending * d_model,
-      );
+      this.#pages.add(rows.subarray(start * d_model, end * d_model));
       for (const [i, label] of this.#labels.entries()) {
         label.set(labels[i]!.subarray(start, end), this.#nPending);
       }
       this.#nPending += n;
-      this.#nRows += n;
       start = end;
-      if (this.#nPending === ROW_GROUP_ROWS) this.#writeGroup();
+      if (this.#nPending === this.#groupRows) this.#endGroup();
     }
   }
 
   /**
    * Ends the shard.
-   * @returns The bytes of the file, and what the manifest says of it.
+   * @returns The file, in chunks that follow each other.
    * @throws {RangeError} If there is no row.
    */
-  async finish(
-    file: string,
-  ): Promise<{ bytes: Uint8Array<ArrayBuffer>; shard: ShardEntry }> {
-    if (this.#nRows === 0) {
-      throw new RangeError(`Cannot write "${file}": expected rows: got none`);
+  finish(): Iterable<Uint8Array<ArrayBuffer>> {
+    if (this.n_rows === 0) {
+      throw new RangeError("Cannot write residuals: expected rows: got none");
     }
-    if (this.#nPending > 0) this.#writeGroup();
-    this.#parquet.finish();
-    const bytes = this.#bytes.getBytes();
-    const digest = await crypto.subtle.digest("SHA-256", bytes);
-    const shard: ShardEntry = {
-      file,
-      n_rows: this.#nRows,
-      bytes: bytes.length,
-      sha256: new Uint8Array(digest).toHex(),
+    if (this.#nPending > 0) this.#endGroup();
+    const { scale = 1, d_model } = this.#header;
+    const header: ResidualHeader = {
+      ...this.#header,
+      shape: [this.n_rows, d_model],
+      scale,
     };
-    return { bytes, shard };
+    const schema: SchemaElement[] = [
+      { name: "root", num_children: 1 + LABELS.length },
+      ...this.#code.schema,
+      ...LABELS.map((name) => ({
+        name,
+        type: "INT32" as const,
+        repetition_type: "REQUIRED" as const,
+      })),
+    ];
+    const keyValue = { key: HEADER_KEY, value: JSON.stringify(header) };
+    return this.#chunks.finish(schema, [keyValue]);
   }
 
-  #writeGroup(): void {
-    const rowBytes = 2 * this.#header.d_model;
-    const residual = Array.from(
-      { length: this.#nPending },
-      (_, i) => new Uint8Array(this.#rows.buffer, i * rowBytes, rowBytes),
+  #check(
+    { n_rows, d_model, rows, token_ids, positions, documents }:
+      LabeledResidualRows,
+  ): void {
+    const wanted = this.#header.d_model;
+    const labels = [token_ids, positions, documents];
+    if (
+      d_model !== wanted || rows.length !== n_rows * wanted ||
+      labels.some((label) => label.length !== n_rows)
+    ) {
+      throw new TypeError(
+        `Cannot write residuals: expected bf16[${n_rows}, ${wanted}] and ${n_rows} labels: got ${rows.length} values of d_model ${d_model} and ${
+          labels.map((label) => label.length).join(", ")
+        } labels`,
+      );
+    }
+    const bad = firstNonFinite(rows);
+    if (bad < 0) return;
+    const row = Math.floor(bad / wanted);
+    throw new RangeError(
+      `Cannot write residuals: expected finite values: got bits 0x${
+        rows[bad]!.toString(16)
+      } at ${this.#header.hookPoint}, document ${documents[row]}, position ${
+        positions[row]
+      }`,
     );
-    // PLAIN spares the search for repeated values, of which there are none.
-    const plain = { encoding: "PLAIN", offsetIndex: false } as const;
-    this.#parquet.write({
-      rowGroupSize: ROW_GROUP_ROWS,
-      columnData: [
-        { name: BINARY_COLUMN, data: residual, ...plain },
-        ...LABELS.map((name, i) => ({
-          name,
-          data: this.#labels[i]!.subarray(0, this.#nPending),
-          ...plain,
-        })),
-      ],
-    });
+  }
+
+  #endGroup(): void {
+    const n = this.#nPending;
+    const { column, rowValues } = this.#code;
+    const columns: WrittenChunk[] = [{
+      column,
+      n_values: n * rowValues,
+      pages: this.#pages.take(),
+    }];
+    for (const [i, name] of LABELS.entries()) {
+      const header = dataPageHeader(n, 4 * n);
+      const page = new Uint8Array(header.length + 4 * n);
+      page.set(header);
+      page.set(
+        new Uint8Array(this.#labels[i]!.buffer, 0, 4 * n),
+        header.length,
+      );
+      columns.push({
+        column: { path: [name], type: "INT32" },
+        n_values: n,
+        pages: [page],
+      });
+    }
+    this.#chunks.addRowGroup(n, columns);
     this.#nPending = 0;
   }
 }

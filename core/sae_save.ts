@@ -34,7 +34,7 @@ export interface SaeWeights {
 export type WriteFile = (
   file: string,
   content: string | Uint8Array | AsyncIterable<Uint8Array>,
-) => Promise<void>;
+) => Promise<unknown>;
 
 /** File of the weights. */
 export const WEIGHTS_FILE = "sae_weights.safetensors";

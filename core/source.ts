@@ -31,9 +31,10 @@ export interface Folder {
   open(file: string): Promise<Source>;
   /**
    * Names of the files directly in the folder, sorted.
+   * @param options.deep Those in the folders below it too, but for hidden folders: relative names.
    * @throws {Error} If the folder cannot be listed (HTTP).
    */
-  list(): Promise<string[]>;
+  list(options?: { readonly deep?: boolean }): Promise<string[]>;
 }
 
 /** Text is held whole, so longer files are refused before they are read. */

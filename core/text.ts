@@ -3,34 +3,30 @@
  * these, as a stream of documents.
  * @module
  */
-import { z } from "zod";
-import { checkJson } from "./check_json.ts";
-import { ParquetFile } from "./parquet.ts";
 import type { Folder, Source } from "./source.ts";
-import { type ConceptSpan, storybook } from "./storybook.ts";
-import { readLines } from "./text_lines.ts";
-import type { ChatMessage } from "./tokenizer.ts";
+import { storybook } from "./storybook.ts";
+import type { CorpusDocument, NumberedDocument } from "./text_document.ts";
+import {
+  isTextFile,
+  type NextWanted,
+  readTextFile,
+  TEXT_ENDINGS,
+} from "./text_files.ts";
+import {
+  shuffleRng,
+  shuffleWindows,
+  type TextShard,
+  wantedOfShard,
+  wantedWindows,
+} from "./text_order.ts";
 
-/** A document of plain text. */
-export interface TextDocument {
-  /** Where it comes from: file and line or row, or storybook seed and index. */
-  readonly id: string;
-  /** Its text, neither empty nor blank. */
-  readonly text: string;
-  /** What it is about, where that is known. */
-  readonly spans?: readonly ConceptSpan[];
-}
-
-/** A conversation, whose text is up to the model's chat template. */
-export interface ChatDocument {
-  /** Where it comes from. */
-  readonly id: string;
-  /** Its turns, at least one. */
-  readonly messages: readonly ChatMessage[];
-}
-
-/** What a text source gives. */
-export type CorpusDocument = TextDocument | ChatDocument;
+export type {
+  ChatDocument,
+  CorpusDocument,
+  NumberedDocument,
+  TextDocument,
+} from "./text_document.ts";
+export type { TextShard } from "./text_order.ts";
 
 /** Opens a path as what it is. */
 export type OpenPath = (path: string) => Promise<Source | Folder>;
@@ -41,26 +37,70 @@ export interface ReadOptions {
   readonly textColumn?: string;
 }
 
-type Reader = (
-  source: Source,
-  textColumn: string,
-) => AsyncGenerator<CorpusDocument>;
-
-/** Readers by file ending. */
-const READERS: ReadonlyMap<string, Reader> = new Map([
-  ["txt", readParagraphs],
-  ["jsonl", readJsonLines],
-  ["parquet", readParquet],
-]);
+/** Which documents of a text are read, and in which order. */
+export interface CorpusOptions extends ReadOptions {
+  /** The part that is read; all without it. */
+  readonly shard?: TextShard | undefined;
+  /** Seed of the order; that of the files without it. */
+  readonly shuffleSeed?: number | undefined;
+}
 
 /**
- * The documents of a text source, in order:
+ * The documents numbered [first, end) in the order of reading, of the shard only; default all. Errors come when the
+ * stream reaches them; documents before `first` are passed over unchecked.
+ */
+export type ReadCorpus = (
+  first?: number,
+  end?: number,
+) => AsyncGenerator<NumberedDocument>;
+
+/** A text that can be read from any document on. */
+export interface Corpus {
+  /** What errors call it. */
+  readonly name: string;
+  /** Its files in the order of their names; none of the storybook. */
+  readonly files: readonly Source[];
+  /** Whether it never ends. */
+  readonly isEndless: boolean;
+  readonly read: ReadCorpus;
+  /** The first document of each of the first n files, in the order of reading; whatever the shard. */
+  sample(n: number): AsyncGenerator<NumberedDocument>;
+}
+
+/**
+ * Opens a text:
  * - `storybook:SEED` or `storybook:SEED:N`: the storybook, endless or N documents;
  * - `FILE.txt`: paragraphs, separated by blank lines, each a document;
  * - `FILE.jsonl`: a document a line, with a text field (and `spans`, as the storybook writes them) or `messages`;
+ * - `FILE.txt.gz`, `FILE.jsonl.zst`, `FILE.json.gz` and the like: the same, compressed;
  * - `FILE.parquet`: a document a row, with a text column or `messages`;
- * - a folder: all such files in it, sorted by name.
- *
+ * - a folder: all such files in it and in the folders below it, sorted by name.
+ * @throws {SyntaxError} If the storybook is misspelled.
+ * @throws {RangeError} If a folder has no such file.
+ */
+export async function openCorpus(
+  spec: string,
+  open: OpenPath,
+  options: CorpusOptions = {},
+): Promise<Corpus> {
+  const { shard = { index: 0, count: 1 }, shuffleSeed } = options;
+  const { read, ...text } = spec.startsWith("storybook:")
+    ? openStorybook(spec)
+    : openFiles(await textFiles(spec, open), options);
+  return {
+    ...text,
+    name: spec,
+    read(first = 0, end = Infinity): AsyncGenerator<NumberedDocument> {
+      const wanted = wantedOfShard(shard, first, end);
+      if (shuffleSeed === undefined) return read(wanted);
+      const windows = read(wantedWindows(wanted));
+      return shuffleWindows(windows, shuffleSeed, wanted);
+    },
+  };
+}
+
+/**
+ * All documents of a text in the order of its files, as {@link openCorpus} has them.
  * Errors come when the stream reaches them, the first ones at the first document.
  * @throws {SyntaxError} If the source is misspelled, or a document is empty, not UTF-8 or lacks its field: names file and line or row.
  * @throws {TypeError} If a file has another ending.
@@ -71,55 +111,73 @@ export async function* readDocuments(
   open: OpenPath,
   options: ReadOptions = {},
 ): AsyncGenerator<CorpusDocument> {
-  if (spec.startsWith("storybook:")) {
-    yield* readStorybook(spec);
-    return;
-  }
-  const textColumn = options.textColumn ?? "text";
-  for (const source of await textFiles(spec, open)) {
-    let isEmpty = true;
-    for await (const document of readerOf(source.name)(source, textColumn)) {
-      isEmpty = false;
-      yield document;
-    }
-    if (!isEmpty) continue;
-    throw new RangeError(
-      `Cannot read "${source.name}": expected text: got none: remove it`,
-    );
-  }
+  const corpus = await openCorpus(spec, open, options);
+  for await (const { document } of corpus.read()) yield document;
+}
+
+/** A text in the order of its files and row groups. */
+interface OpenText extends Omit<Corpus, "name" | "read"> {
+  read(wanted: NextWanted): AsyncGenerator<NumberedDocument>;
 }
 
 async function textFiles(spec: string, open: OpenPath): Promise<Source[]> {
   const opened = await open(spec);
   if (!("list" in opened)) return [opened];
-  const names = (await opened.list()).filter((name) =>
-    READERS.has(ending(name))
-  );
+  const names = (await opened.list({ deep: true })).filter(isTextFile);
   if (names.length > 0) {
     return await Promise.all(names.map((name) => opened.open(name)));
   }
   throw new RangeError(
-    `Cannot read text in "${spec}": expected files that end in ${
-      [...READERS.keys()].join(", ")
-    }: got none: name another folder`,
+    `Cannot read text in "${spec}": expected files that end in ${TEXT_ENDINGS}: got none: name another folder`,
   );
 }
 
-function ending(file: string): string {
-  return file.slice(file.lastIndexOf(".") + 1).toLowerCase();
+function openFiles(
+  files: readonly Source[],
+  { textColumn = "text", shuffleSeed }: CorpusOptions,
+): OpenText {
+  const places = [...files.keys()];
+  const order = shuffleSeed === undefined
+    ? places
+    : shuffleRng(shuffleSeed, "files").shuffle(places);
+  const readFile = async function* (
+    place: number,
+    first: number,
+    nextWanted: NextWanted,
+  ): AsyncGenerator<NumberedDocument, number> {
+    const source = files[place]!;
+    const end = yield* readTextFile(source, {
+      textColumn,
+      first,
+      nextWanted,
+      order: shuffleSeed === undefined
+        ? undefined
+        : shuffleRng(shuffleSeed, `file ${place}`),
+    });
+    if (end > first) return end;
+    throw new RangeError(
+      `Cannot read "${source.name}": expected text: got none: remove it`,
+    );
+  };
+  return {
+    files,
+    isEndless: false,
+    async *read(nextWanted): AsyncGenerator<NumberedDocument> {
+      let first = 0;
+      for (const place of order) {
+        if (nextWanted(first) === Infinity) return;
+        first = yield* readFile(place, first, nextWanted);
+      }
+    },
+    async *sample(n): AsyncGenerator<NumberedDocument> {
+      for (const place of order.slice(0, n)) {
+        yield* readFile(place, 0, (n) => n === 0 ? 0 : Infinity);
+      }
+    },
+  };
 }
 
-function readerOf(file: string): Reader {
-  const reader = READERS.get(ending(file));
-  if (reader) return reader;
-  throw new TypeError(
-    `Cannot read text from "${file}": expected a file that ends in ${
-      [...READERS.keys()].join(", ")
-    }, a folder of these, or storybook:SEED`,
-  );
-}
-
-function* readStorybook(spec: string): Generator<TextDocument> {
+function openStorybook(spec: string): OpenText {
   const [, seed, n = "Infinity"] = /^storybook:(\d+)(?::([1-9]\d*))?$/
     .exec(spec) ?? [];
   if (seed === undefined) {
@@ -127,150 +185,23 @@ function* readStorybook(spec: string): Generator<TextDocument> {
       `Cannot read "${spec}": expected storybook:SEED or storybook:SEED:N with N documents`,
     );
   }
-  let index = 0;
-  for (const { text, spans } of storybook(Number(seed))) {
-    if (index >= Number(n)) return;
-    yield { id: `storybook:${seed}:${index}`, text, spans };
-    index++;
-  }
-}
-
-async function* readParagraphs(source: Source): AsyncGenerator<TextDocument> {
-  let paragraph: string[] = [];
-  let start = 1;
-  for await (const { text, number } of readLines(source)) {
-    if (text.trim() !== "") {
-      if (paragraph.length === 0) start = number;
-      paragraph.push(text);
-    } else if (paragraph.length > 0) {
-      yield { id: `${source.name}:${start}`, text: paragraph.join("\n") };
-      paragraph = [];
+  const read = async function* (
+    nextWanted: NextWanted,
+  ): AsyncGenerator<NumberedDocument> {
+    const stories = storybook(Number(seed));
+    for (let index = 0; index < Number(n); index++) {
+      const wanted = nextWanted(index);
+      if (wanted === Infinity) return;
+      const { text, spans } = stories.next().value;
+      if (wanted > index) continue;
+      const id = `storybook:${seed}:${index}`;
+      yield { index, document: { id, text, spans } };
     }
-  }
-  if (paragraph.length > 0) {
-    yield { id: `${source.name}:${start}`, text: paragraph.join("\n") };
-  }
-}
-
-async function* readJsonLines(
-  source: Source,
-  textColumn: string,
-): AsyncGenerator<CorpusDocument> {
-  for await (const { text, number } of readLines(source)) {
-    if (text.trim() === "") continue;
-    const place = `line ${number}`;
-    let json: unknown;
-    try {
-      json = JSON.parse(text);
-    } catch (cause) {
-      throw wrongDocument(source, place, "expected a JSON object", cause);
-    }
-    yield documentOf(source, place, json, textColumn);
-  }
-}
-
-async function* readParquet(
-  source: Source,
-  textColumn: string,
-): AsyncGenerator<CorpusDocument> {
-  const file = await ParquetFile.open(source);
-  const column = [textColumn, "messages"].find((name) =>
-    file.columns.includes(name)
-  );
-  if (column === undefined) {
-    throw new SyntaxError(
-      `Cannot read text from "${source.name}": expected a column "${textColumn}" or "messages": got ${
-        file.columns.join(", ")
-      }: name it with --text-column`,
-    );
-  }
-  for (const [group, { start, n_rows }] of file.rowGroups.entries()) {
-    const values = await file.read(column, group);
-    for (let i = 0; i < n_rows; i++) {
-      const place = `row ${start + i}`;
-      let value: unknown;
-      try {
-        value = decodeTexts(values[i]);
-      } catch (cause) {
-        throw wrongDocument(source, place, "expected UTF-8", cause);
-      }
-      yield documentOf(source, place, { [column]: value }, textColumn);
-    }
-  }
-}
-
-const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-
-/** A parquet value with its byte strings decoded, however deep they are. */
-function decodeTexts(value: unknown): unknown {
-  if (value instanceof Uint8Array) return utf8.decode(value);
-  if (Array.isArray(value)) return value.map(decodeTexts);
-  if (typeof value !== "object" || value === null) return value;
-  return Object.fromEntries(
-    Object.entries(value).map(([key, inner]) => [key, decodeTexts(inner)]),
-  );
-}
-
-const WithSpans: z.ZodType<{ spans: ConceptSpan[] }> = z.object({
-  spans: z.array(z.object({
-    start: z.int().min(0),
-    end: z.int().min(0),
-    concept: z.string(),
-  })),
-});
-
-const WithMessages: z.ZodType<{ messages: ChatMessage[] }> = z.object({
-  messages: z.array(z.object({
-    role: z.enum(["system", "user", "assistant"]),
-    content: z.string(),
-  })).min(1),
-});
-
-function documentOf(
-  source: Source,
-  place: string,
-  json: unknown,
-  textColumn: string,
-): CorpusDocument {
-  const id = `${source.name}:${place.replace(/\D+/, "")}`;
-  const fields = typeof json === "object" && json !== null
-    ? new Map<string, unknown>(Object.entries(json))
-    : new Map<string, unknown>();
-  const text = fields.get(textColumn);
-  if (typeof text === "string") {
-    if (text.trim() === "" || !text.isWellFormed()) {
-      const fault = text.trim() === "" ? "empty text" : "half a character";
-      throw wrongDocument(
-        source,
-        place,
-        `expected text in "${textColumn}": got ${fault}`,
-      );
-    }
-    if (!fields.has("spans")) return { id, text };
-    const { spans } = checkJson(WithSpans, json, source.name, ` ${place}`);
-    return { id, text, spans };
-  }
-  if (fields.has("messages")) {
-    const { name } = source;
-    return { id, ...checkJson(WithMessages, json, name, ` ${place}`) };
-  }
-  throw wrongDocument(
-    source,
-    place,
-    `expected text in "${textColumn}", or "messages": got ${
-      [...fields.keys()].join(", ") || "neither"
-    }`,
-  );
-}
-
-function wrongDocument(
-  source: Source,
-  place: string,
-  expected: string,
-  cause?: unknown,
-): SyntaxError {
-  return new SyntaxError(
-    `Cannot read "${source.name}" ${place}: ${expected}: correct or remove it`,
-    { cause },
-  );
+  };
+  return {
+    files: [],
+    isEndless: Number(n) === Infinity,
+    read,
+    sample: () => read((n) => n === 0 ? 0 : Infinity),
+  };
 }

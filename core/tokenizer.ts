@@ -40,6 +40,8 @@ export class Tokenizer {
   readonly bosToken: string | null;
   /** Tokens that end a text, by tokenizer_config.json; the model's own list is in `Olmo2Config`. */
   readonly eosTokenIds: readonly number[];
+  /** Tokens that are no text, such as `<|endoftext|>`. */
+  readonly specialIds: ReadonlySet<number>;
   readonly #tokenizer: HfTokenizer;
   readonly #files: TokenizerFiles;
 
@@ -48,6 +50,7 @@ export class Tokenizer {
     this.#files = files;
     const { specialTokens } = files;
     this.vocabSize = files.tokens.length;
+    this.specialIds = files.specialIds;
     this.bosToken = specialTokens["bos_token"] ?? null;
     const eos = tokenizer.token_to_id(specialTokens["eos_token"] ?? "");
     this.eosTokenIds = eos === undefined ? [] : [eos];
@@ -159,7 +162,7 @@ export class Tokenizer {
     const skips = options.skipSpecial ?? false;
     return {
       push: (id) =>
-        skips && this.#files.specialIds.has(id)
+        skips && this.specialIds.has(id)
           ? ""
           : decoder.decode(this.#bytes(id), { stream: true }),
       end: () => decoder.decode(),

@@ -9,11 +9,10 @@ import {
   DEFAULT_REVISION,
   type HubAddress,
   hubCache,
-  hubHome,
   isCommit,
   parseHubAddress,
 } from "../core/hub_cache.ts";
-import { HubClient } from "../core/hub_client.ts";
+import type { HubClient } from "../core/hub_client.ts";
 import { downloadFiles } from "../core/hub_download.ts";
 import {
   chooseFiles,
@@ -32,6 +31,7 @@ import {
 import { runTask, type TaskContext } from "./cli.ts";
 import { variable } from "./environment.ts";
 import { formatBytes, formatTable } from "./format.ts";
+import { openHub } from "./hub_access.ts";
 import { isFolder } from "./hub_folder.ts";
 import { CacheStore, freeBytes, lockRepo } from "./hub_store.ts";
 
@@ -123,24 +123,9 @@ async function planOf(flags: Flags): Promise<Plan> {
       }`,
     );
   }
-  const client = new HubClient({
-    endpoint: variable("HF_ENDPOINT") ?? "https://huggingface.co",
-    token: await readToken(),
-    stallMs: 1000 * flags.timeout,
-  });
+  const client = await openHub(1000 * flags.timeout);
   const retries = { ...REAL_TIME, nAttempts: flags.attempts };
   return { address, cache: hubCache(variable), client, retries };
-}
-
-/** The token of `HF_TOKEN`, else of the file that Python's login writes. */
-async function readToken(): Promise<string | undefined> {
-  const given = variable("HF_TOKEN") ??
-    await Deno.readTextFile(`${hubHome(variable)}/token`).catch(() => "");
-  const token = given.trim();
-  if (/^[\x21-\x7e]*$/.test(token)) return token || undefined;
-  throw new TypeError(
-    "Cannot use the token of HF_TOKEN or of the file token: expected one word of ASCII: got other characters",
-  );
 }
 
 /** What a commit has: noted in the cache, or as the hub says. */
@@ -203,7 +188,7 @@ async function fetchFiles(
 ): Promise<void> {
   const { address: { repo, revision }, cache, client, retries } = plan;
   const { signal } = context;
-  using _ = await lockRepo(cache, repo, signal, () => {
+  await using _ = await lockRepo(cache, repo, signal, () => {
     context.note(`waiting for another download of ${repo.id}`);
   });
   const store = new CacheStore(cache, repo, listing.commit);

@@ -3,7 +3,6 @@
  * @module
  */
 // deno-lint-ignore-file no-console
-import { directory } from "../core/files.ts";
 import type { ConfigOf, FlagTable } from "../core/flags.ts";
 import { hookPlace, type HookPoint } from "../core/hook_point.ts";
 import { type ModelFolder, startTokenId } from "../core/model_folder.ts";
@@ -13,7 +12,6 @@ import { Sae } from "../core/sae.ts";
 import type { SaeFile } from "../core/sae_file.ts";
 import { checkResidualsFit, checkSaeFits } from "../core/sae_fit.ts";
 import { passes } from "../core/score.ts";
-import { readDocuments } from "../core/text.ts";
 import { tokenizeDocuments } from "../core/tokenized_text.ts";
 import type { Gpu } from "../gpu/mod.ts";
 import type { ConceptScore } from "../steer/concept_f1.ts";
@@ -27,25 +25,25 @@ import {
   GPU_FLAGS,
   MODEL_FLAG,
   openModel,
-  openPath,
   openSae,
   QUANTIZE_FLAG,
   runTask,
   SAE_FLAG,
   type TaskContext,
   type TaskSpec,
-  userPath,
 } from "./cli.ts";
 import { describeEvaluation, type EvalReport } from "./eval_report.ts";
 import { formatCount } from "./format.ts";
 import { modelBytes, passBytes } from "./memory.ts";
+import { openFolder } from "./storage.ts";
+import { DOCUMENTS_HELP, typedDocuments } from "./text_open.ts";
 
 const FLAGS = {
   ...SAE_FLAG,
   residuals: {
     type: "string",
     help:
-      "folder that collect wrote, to measure on; without it the vectors that the text makes",
+      "folder that collect wrote, also s3://BUCKET/FOLDER, to measure on; without it the vectors that the text makes",
   },
   last: {
     type: "number",
@@ -57,8 +55,7 @@ const FLAGS = {
   },
   text: {
     default: "storybook:102:200",
-    help:
-      "what the model reads for the cross-entropies: storybook:SEED:N, a .txt, .jsonl or .parquet file, or a folder of these",
+    help: `what the model reads for the cross-entropies: ${DOCUMENTS_HELP}`,
   },
   text_column: { default: "text", help: "field or column of the text" },
   documents: {
@@ -106,7 +103,7 @@ async function evaluate(
   const hookPoint = checkSaeFits(file, model, anyModel);
   const folder = flags.residuals === undefined
     ? undefined
-    : await ResidualFolder.open(directory(userPath(flags.residuals)));
+    : await ResidualFolder.open(openFolder(flags.residuals));
   if (folder) checkResidualsFit(file, folder, anyModel);
   const isStream = hookPlace(hookPoint).site === "resid_post";
   if (flags.loss && !isStream) {
@@ -116,7 +113,7 @@ async function evaluate(
   }
   const wantsLoss = flags.loss && isStream;
   const sequences = wantsLoss || !folder
-    ? await readSequences(flags, file, model)
+    ? await readSequences(flags, file, model, signal)
     : [];
   const gpu = await context.openGpu(flags.gpu);
   context.plan(memoryPlan(model, file, flags.pass_tokens));
@@ -161,9 +158,10 @@ async function readSequences(
   flags: Flags,
   sae: SaeFile,
   model: ModelFolder,
+  signal: AbortSignal,
 ): Promise<Uint32Array[]> {
   const { context_length } = model.config;
-  const documents = readDocuments(flags.text, openPath, {
+  const documents = typedDocuments(flags.text, signal, {
     textColumn: flags.text_column,
   });
   const tokenized = tokenizeDocuments(documents, model.tokenizer, {
@@ -285,7 +283,7 @@ async function measureConcepts(
     withHead: false,
   });
   const documents = tokenizeDocuments(
-    readDocuments(flags.concepts ?? "", openPath),
+    typedDocuments(flags.concepts ?? "", signal),
     model.tokenizer,
     {
       startTokenId: startTokenId(model),

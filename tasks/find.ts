@@ -24,6 +24,7 @@ import {
   type FeatureStyle,
 } from "./find_report.ts";
 import { Finder, FINDER_FLAGS } from "./finder.ts";
+import { localStore } from "./local_store.ts";
 import { checkText } from "./text_check.ts";
 
 const FLAGS = {
@@ -151,8 +152,7 @@ async function writeIndex(
     );
   }
   // Before anything is written: a text that cannot be read, a GPU that is not there.
-  const use = { text, nDocuments: documents };
-  await checkText(finder.documents(documents), use, context);
+  await checkText(await finder.corpus(), documents, context);
   await finder.reader();
   const folder = userPath(out);
   const id: Manifest = {
@@ -164,6 +164,7 @@ async function writeIndex(
       context: finder.contextLength,
     }),
   };
+  await using _lock = await (await localStore(folder)).lock("all");
   await claimOutputFolder(folder, id.kind, id.fingerprint);
   const index = await finder.makeIndex(documents);
   await saveFeatureIndex(

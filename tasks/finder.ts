@@ -14,7 +14,7 @@ import { Olmo2 } from "../core/olmo2.ts";
 import { Sae } from "../core/sae.ts";
 import type { SaeFile } from "../core/sae_file.ts";
 import { checkSaeFits } from "../core/sae_fit.ts";
-import { type CorpusDocument, readDocuments } from "../core/text.ts";
+import { type Corpus, type CorpusDocument, openCorpus } from "../core/text.ts";
 import { tokenizeDocuments } from "../core/tokenized_text.ts";
 import { featureActivations } from "../steer/activations.ts";
 import {
@@ -42,7 +42,6 @@ import {
   GPU_FLAGS,
   MODEL_FLAG,
   openModel,
-  openPath,
   openSae,
   QUANTIZE_FLAG,
   SAE_FLAG,
@@ -51,13 +50,13 @@ import {
 } from "./cli.ts";
 import { formatCount } from "./format.ts";
 import { modelBytes, passBytes } from "./memory.ts";
+import { DOCUMENTS_HELP, findText } from "./text_open.ts";
 
 /** Flags that say what is read, and with what. */
 export const FINDER_FLAGS = {
   text: {
     default: "storybook:303:2000",
-    help:
-      "where words and contexts are looked up: storybook:SEED:N, a .txt, .jsonl or .parquet file, or a folder of these",
+    help: `where words and contexts are looked up: ${DOCUMENTS_HELP}`,
   },
   text_column: { default: "text", help: "field or column of the text" },
   documents: {
@@ -245,14 +244,18 @@ export class Finder {
 
   /** The first documents of the text. */
   async *documents(nDocuments: number): AsyncGenerator<CorpusDocument> {
-    const { text, text_column } = this.#flags;
-    const options = { textColumn: text_column };
-    let n = 0;
-    for await (const document of readDocuments(text, openPath, options)) {
+    const { read } = await this.corpus();
+    for await (const { document } of read(0, nDocuments)) {
       this.#context.signal.throwIfAborted();
       yield document;
-      if (++n >= nDocuments) return;
     }
+  }
+
+  /** The text. */
+  async corpus(): Promise<Corpus> {
+    const { text, text_column } = this.#flags;
+    const found = await findText(text, { signal: this.#context.signal });
+    return await openCorpus(text, found.open, { textColumn: text_column });
   }
 
   /** Puts the model, as far as it is needed, and the SAE on the GPU, once. */

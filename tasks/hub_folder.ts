@@ -35,7 +35,7 @@ export async function openFolderOrRepo(
 }
 
 /** Whether anything is at a path. */
-function exists(path: string): boolean {
+export function exists(path: string): boolean {
   try {
     Deno.lstatSync(path);
     return true;

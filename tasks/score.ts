@@ -14,21 +14,21 @@ import {
   scoreDocuments,
 } from "../core/score_documents.ts";
 import type { ScoringPass } from "../core/score.ts";
-import { type CorpusDocument, readDocuments } from "../core/text.ts";
+import type { CorpusDocument } from "../core/text.ts";
 import { tokenizeDocuments } from "../core/tokenized_text.ts";
 import type { Gpu } from "../gpu/mod.ts";
 import type { Intervention } from "../steer/interventions.ts";
-import { openModel, openPath, runTask, type TaskContext } from "./cli.ts";
+import { openModel, runTask, type TaskContext } from "./cli.ts";
 import { formatCount, formatTable } from "./format.ts";
 import { loadModel } from "./replying_model.ts";
 import { STEER_FLAGS, type SteerFlags, Steering } from "./steering.ts";
+import { DOCUMENTS_HELP, typedDocuments } from "./text_open.ts";
 
 const FLAGS = {
   sentence: { type: "string", help: "a text to score, instead of --text" },
   text: {
     type: "string",
-    help:
-      "what to score: storybook:SEED:N, a .txt, .jsonl or .parquet file, or a folder of these",
+    help: `what to score: ${DOCUMENTS_HELP}`,
   },
   text_column: { default: "text", help: "field or column of the text" },
   documents: {
@@ -88,6 +88,7 @@ if (import.meta.main) {
     const texts = await readTexts(
       flags,
       await openModel(flags.model, flags.quantize),
+      context.signal,
     );
     const scores = await scoreTexts(flags, texts, context);
     print(flags, texts, scores);
@@ -97,6 +98,7 @@ if (import.meta.main) {
 async function readTexts(
   flags: Flags,
   model: ModelFolder,
+  signal: AbortSignal,
 ): Promise<{ model: ModelFolder; texts: readonly ScoredText[] }> {
   const { sentence, text } = flags;
   if ((sentence === undefined) === (text === undefined)) {
@@ -108,7 +110,7 @@ async function readTexts(
   }
   const documents: Iterable<CorpusDocument> | AsyncIterable<CorpusDocument> =
     sentence === undefined
-      ? readDocuments(text!, openPath, { textColumn: flags.text_column })
+      ? typedDocuments(text!, signal, { textColumn: flags.text_column })
       : [{ id: "sentence", text: sentence }];
   const texts: ScoredText[] = [];
   const tokenized = tokenizeDocuments(documents, model.tokenizer, {

@@ -8,17 +8,19 @@ import { join } from "node:path";
 import { writeAtomic } from "../core/files.ts";
 import type { ConfigOf, FlagTable } from "../core/flags.ts";
 import { runTask, type TaskContext, type TaskSpec, userPath } from "./cli.ts";
-import { formatDuration } from "./format.ts";
 import { ENGINE_FLAGS } from "./engine_flags.ts";
+import { formatDuration } from "./format.ts";
 import { type GpuPlace, gpuPlace, gpuPlaces } from "./gpu_places.ts";
+import { localStore } from "./local_store.ts";
 import { submitToSlurm } from "./slurm.ts";
 import {
   createSweep,
   isComplete,
   openSweep,
   type Sweep,
+  type SweepSettings,
 } from "./sweep_folder.ts";
-import { gridPoints, parseGrid } from "./sweep_grid.ts";
+import { type GridPoint, gridPoints, parseGrid } from "./sweep_grid.ts";
 import { sweepReport } from "./sweep_report.ts";
 import {
   describeResults,
@@ -106,7 +108,9 @@ export async function sweepTask(
     return await runTaskOf(await openSweep(folder), flags.task, flags, context);
   }
   const gpus = await gpusOf(flags); // before anything is written
-  const sweep = await create(folder, flags);
+  const [settings, points] = planOf(flags);
+  await using _lock = await (await localStore(folder)).lock("all");
+  const sweep = await createSweep(folder, settings, points);
   if (flags.engine === "slurm") return await submit(sweep, flags);
   const places = gpus.flatMap((gpu) =>
     Array<GpuPlace>(flags.jobs ?? 1).fill(gpu)
@@ -115,7 +119,7 @@ export async function sweepTask(
   return await report(sweep);
 }
 
-async function create(folder: string, flags: Flags): Promise<Sweep> {
+function planOf(flags: Flags): [SweepSettings, GridPoint[]] {
   if (flags.grid.length === 0) {
     throw new TypeError(
       "Cannot run sweep: expected --grid FLAG=VALUES at least once: got none: such as --grid lambda=0.5,1,2",
@@ -137,7 +141,7 @@ async function create(folder: string, flags: Flags): Promise<Sweep> {
   };
   const points = gridPoints(parseGrid(flags.grid, Object.fromEntries(table)));
   const cwd = Deno.env.get("INIT_CWD") ?? Deno.cwd();
-  return await createSweep(folder, { cwd, base, evaluation }, points);
+  return [{ cwd, base, evaluation }, points];
 }
 
 /**

@@ -15,7 +15,8 @@ const HELP =
   --driver FILE.json    the driver of that manifest
   --driver all          default,swiftshader; so any list with commas
 
-Files are relative to the repository. The last line is "N passed, N failed".`;
+Files are relative to the repository. Without files and flags the suite runs in two
+processes at once. The last line is "N passed, N failed".`;
 
 const ROOT = dirname(import.meta.dirname!);
 
@@ -95,16 +96,65 @@ export function driverManifests(drivers: string): (string | undefined)[] {
   });
 }
 
-/** Runs `deno test` on one driver, where tests may write to one temporary folder only. */
+/** Most tests and their drivers leave a core idle half of the time. */
+const PROCESSES = 2;
+
+/**
+ * Runs the suite on one driver. Without arguments its files are dealt to several
+ * processes; the first one's output is shown as it comes, the others' after it.
+ */
 async function runOn(
   manifest: string | undefined,
   testArguments: readonly string[],
 ): Promise<TestCounts> {
+  const parts = testArguments.length > 0
+    ? [testArguments]
+    : dealt(testFiles(join(ROOT, "tests")).sort(), PROCESSES);
+  const runs = await Promise.all(
+    parts.map((part, i) => runProcess(manifest, part, { isLive: i === 0 })),
+  );
+  for (const bytes of runs.flatMap(({ output }) => output)) {
+    await new Blob([bytes]).stream().pipeTo(Deno.stdout.writable, {
+      preventClose: true,
+    });
+  }
+  return {
+    nPassed: runs.reduce((sum, { nPassed }) => sum + nPassed, 0),
+    nFailed: runs.reduce((sum, { nFailed }) => sum + nFailed, 0),
+  };
+}
+
+/** Every file of tests in a folder and those inside it. */
+function testFiles(folder: string): string[] {
+  return [...Deno.readDirSync(folder)].flatMap(({ name, isDirectory }) => {
+    const path = join(folder, name);
+    if (isDirectory) return testFiles(path);
+    return name.endsWith("_test.ts") ? [path] : [];
+  });
+}
+
+/** Deals items out, one to each of n hands in turn. */
+export function dealt<T>(items: readonly T[], n: number): T[][] {
+  const hands = Array.from(
+    { length: n },
+    (_, hand) => items.filter((_, i) => i % n === hand),
+  );
+  return hands.filter((hand) => hand.length > 0);
+}
+
+/** Runs `deno test` once, where tests may write to one temporary folder only. */
+async function runProcess(
+  manifest: string | undefined,
+  testArguments: readonly string[],
+  { isLive }: { readonly isLive: boolean },
+): Promise<
+  TestCounts & { readonly output: readonly Uint8Array<ArrayBuffer>[] }
+> {
   await Deno.mkdir(SCRATCH, { recursive: true });
   const scratch = await Deno.makeTempDir({ dir: SCRATCH, prefix: "test-" });
   try {
     const report = join(scratch, "junit.xml");
-    const { code } = await new Deno.Command("deno", {
+    const child = new Deno.Command("deno", {
       args: [
         "test",
         `--junit-path=${report}`,
@@ -125,13 +175,20 @@ async function runOn(
         }),
       },
       stdin: "null",
-    }).spawn().status;
+      stdout: isLive ? "inherit" : "piped",
+      stderr: isLive ? "inherit" : "piped",
+    }).spawn();
+    const output = isLive ? [] : await Promise.all([
+      new Response(child.stdout).bytes(),
+      new Response(child.stderr).bytes(),
+    ]);
+    const { code } = await child.status;
     const counts = existsSync(report)
       ? countTests(await Deno.readTextFile(report))
       : { nPassed: 0, nFailed: 0 };
     // A file that does not load, or fails outside of its tests, is in no report.
-    const unreported = code !== 0 && counts.nFailed === 0;
-    return unreported ? { ...counts, nFailed: 1 } : counts;
+    const nFailed = code !== 0 && counts.nFailed === 0 ? 1 : counts.nFailed;
+    return { ...counts, nFailed, output };
   } finally {
     await Deno.remove(scratch, { recursive: true });
   }

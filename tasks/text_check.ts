@@ -1,48 +1,37 @@
 /**
- * Texts that are read through before a task writes anything.
+ * Texts that are looked into before a task writes anything.
  * @module
  */
-import type { CorpusDocument } from "../core/text.ts";
-import { openPath, type TaskContext } from "./cli.ts";
+import type { Corpus } from "../core/text.ts";
+import type { TaskContext } from "./cli.ts";
 
-/** Which documents of a text are going to be used. */
-export interface TextUse {
-  /** The text, as `readDocuments` takes it. */
-  readonly text: string;
-  /** Most documents; Infinity for all. */
-  readonly nDocuments: number;
-}
+/** Texts of more bytes are looked into, and not read through. */
+const MAX_BYTES = 64 * 2 ** 20;
+/** Of the files of such a text, as many are looked into. */
+const MAX_FILES = 64;
 
 /**
- * Reads the documents that a task will use, and forgets them: a fault in the last one shows
- * before the output folder is made. It takes a small part of the time that a model needs for them.
+ * Reads the documents that a task will use, and forgets them: a fault in the last one shows before the output folder
+ * is made. Of a text of more than 64 MiB only the first documents of the first 64 files are read, which shows a wrong format or
+ * column; a fault that lies further back ends the run where it is reached.
+ * @param nDocuments Documents of the text that are going to be used; Infinity for all.
  * @throws {Error} What is wrong with the first faulty one.
  */
 export async function checkText(
-  documents: AsyncIterable<CorpusDocument>,
-  { text, nDocuments }: TextUse,
+  corpus: Corpus,
+  nDocuments: number,
   { progress, signal }: TaskContext,
 ): Promise<void> {
-  // The storybook is made, not read: after its first document nothing can be wrong.
-  const most = text.startsWith("storybook:") ? 1 : nDocuments;
   using bar = progress({ label: "check text", unit: "documents" });
   let n = 0;
+  const bytes = corpus.files.reduce((sum, file) => sum + file.byteLength, 0);
+  // The storybook is made, not read: after its first document nothing can be wrong.
+  const isShort = bytes > 0 && bytes <= MAX_BYTES;
+  const documents = isShort
+    ? corpus.read(0, nDocuments)
+    : corpus.sample(MAX_FILES);
   for await (const _ of documents) {
     signal.throwIfAborted();
     bar.update(++n);
-    if (n >= most) break;
   }
-}
-
-/** Names and sizes of the files of a text: a resumed run must find the same ones. */
-export async function fileSizes(
-  text: string,
-): Promise<(readonly [string, number])[]> {
-  if (text.startsWith("storybook:")) return [];
-  const opened = await openPath(text);
-  const names = "list" in opened ? await opened.list() : [];
-  const sources = "list" in opened
-    ? await Promise.all(names.map((name) => opened.open(name)))
-    : [opened];
-  return sources.map(({ name, byteLength }) => [name, byteLength] as const);
 }

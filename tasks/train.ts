@@ -35,11 +35,13 @@ import {
   userPath,
 } from "./cli.ts";
 import { formatCount } from "./format.ts";
+import { localStore } from "./local_store.ts";
 import { MEMORY_FLAG, memoryBudget } from "./memory_budget.ts";
 import { checkPlan, describePlan, planTraining } from "./memory_plan.ts";
 import { RECIPE_FLAGS, recipeOf } from "./recipe_flags.ts";
 import { RunLoggers } from "./run_loggers.ts";
 import { TrainView } from "./train_view.ts";
+import { earlierText } from "./text_open.ts";
 import {
   DATA_FLAGS,
   findTrainingData,
@@ -106,20 +108,22 @@ export async function trainTask(
     ? undefined
     : wandbServer((name) => Deno.env.get(name));
   if (server) requireNet(server);
-  const input = await findTrainingData(flags, context);
+  const out = userPath(flags.out);
+  const earlier = await earlierText(join(out, "train.json"));
+  const input = await findTrainingData(flags, context, earlier);
   const gpu = await context.openGpu(flags.gpu);
   planMemory(gpu, recipe, flags, input, context);
   await gpu.tuning.attach(fileStore(tuningFile()), flags.autotune);
   using owned = new DisposableStack();
   const data = await input.open(gpu, recipe, owned);
-  const out = userPath(flags.out);
   const id = await fingerprint({ recipe, ...input.id });
+  await using _lock = await (await localStore(out)).lock("all");
   const before = await claimOutputFolder(out, "sae", id);
   const run = { out, flags, recipe, input, data, gpu, context };
   if (before?.["done"] !== true) {
     await writeAtomic(
       join(out, "train.json"),
-      JSON.stringify(flags, null, 2) + "\n",
+      JSON.stringify({ ...flags, text: input.text }, null, 2) + "\n",
     );
     const heldOut = await trainAndMeasure(run, server);
     await writeManifest(out, {

@@ -2,48 +2,54 @@
  * What `train` trains on: residuals that were collected, or a model's own while it reads a text.
  * @module
  */
-import { directory } from "../core/files.ts";
 import type { ConfigOf, FlagTable } from "../core/flags.ts";
 import {
   defaultHookPoint,
   hookPlace,
+  type HookPoint,
   parseHookPoint,
 } from "../core/hook_point.ts";
 import { nameOfFolder } from "../core/hub_cache.ts";
 import { dataFingerprint, type ModelFolder } from "../core/model_folder.ts";
-import { ResidualFolder } from "../core/residuals.ts";
-import { readDocuments } from "../core/text.ts";
+import { ResidualFolder, type ToldFacts } from "../core/residuals.ts";
+import type { ReadCorpus } from "../core/text.ts";
 import type { Gpu } from "../gpu/mod.ts";
 import type { BatchSource } from "../train/batch_source.ts";
-import { documentPasses } from "../train/document_passes.ts";
+import { contextPasses, type PassConfig } from "../train/context_passes.ts";
 import { LiveRows } from "../train/live_rows.ts";
+import { type FolderAddress, openFolderAt } from "../train/folder_address.ts";
 import { PrefetchedBatches } from "../train/prefetched_batches.ts";
 import type { SaeRecipe } from "../train/recipe.ts";
 import { ResidualReader } from "../train/residual_reader.ts";
 import { RowFilter } from "../train/row_filter.ts";
 import { rowGroupsOf } from "../train/row_groups.ts";
 import type { TrainOptions } from "../train/train.ts";
-import {
-  openModel,
-  openPath,
-  QUANTIZE_FLAG,
-  type TaskContext,
-  userPath,
-} from "./cli.ts";
+import { openModel, QUANTIZE_FLAG, type TaskContext } from "./cli.ts";
 import { formatCount } from "./format.ts";
 import { modelBytes, passBytes } from "./memory.ts";
 import type { MemoryRow } from "./memory_plan.ts";
-import { checkText, fileSizes } from "./text_check.ts";
+import { folderAddress } from "./storage.ts";
+import { checkText } from "./text_check.ts";
+import { TEXT_HELP } from "./text_open.ts";
+import { openText, TEXT_FLAGS } from "./text_source.ts";
 
 /** Where vectors come from: `--residuals`, or `--text` with `--model`. */
 export const DATA_FLAGS = {
-  residuals: { type: "string", help: "folder that collect wrote" },
+  residuals: {
+    type: "string",
+    help:
+      "folder that collect wrote, also s3://BUCKET/FOLDER, or of parquet files with a column residual_stream",
+  },
+  model_name: {
+    type: "string",
+    help: "model of --residuals that do not tell theirs",
+  },
   text: {
     type: "string",
     help:
-      "train straight from the model on this text, without storing vectors: storybook:SEED:N, a .txt, .jsonl or .parquet file, or a folder of these",
+      `train straight from the model on this text, without storing vectors: ${TEXT_HELP}`,
   },
-  text_column: { default: "text", help: "field or column of the text" },
+  ...TEXT_FLAGS,
   model: {
     type: "string",
     help:
@@ -53,22 +59,7 @@ export const DATA_FLAGS = {
   hook: {
     type: "string",
     help:
-      "where --text is read: resid_post[l] or final_norm@l; without it the middle, resid_post[layers/2 - 1]",
-  },
-  context: {
-    type: "number",
-    integer: true,
-    min: 2,
-    unit: "tokens",
-    help:
-      "documents of --text are cut here; 256 or the model's context without it",
-  },
-  skip_first: {
-    default: 1,
-    integer: true,
-    min: 0,
-    unit: "tokens",
-    help: "left out at the start of each document of --text",
+      "where --text is read, or --residuals that do not tell it were: resid_post[l] or final_norm@l; without it the middle, resid_post[layers/2 - 1]",
   },
   pass_tokens: {
     default: 2048,
@@ -85,6 +76,8 @@ type DataFlags = ConfigOf<typeof DATA_FLAGS>;
 export interface TrainingInput {
   /** Size of a vector. */
   readonly d_model: number;
+  /** The text as it opens again, of vectors that a model makes; with the commit where it is a dataset of the hub. */
+  readonly text?: string;
   /** Vectors that lie on the host to draw from, at most. */
   readonly nOnHost: number;
   /** What decides the vectors, for the fingerprint of a run. */
@@ -114,11 +107,13 @@ export interface OpenTrainingData {
 
 /**
  * Finds the data that the flags name.
+ * @param before What an earlier run of the same folder called its text.
  * @throws {RangeError} If they name none, or both kinds.
  */
 export async function findTrainingData(
   flags: DataFlags,
   context: TaskContext,
+  before?: string,
 ): Promise<TrainingInput> {
   const { residuals, text } = flags;
   if ((residuals === undefined) === (text === undefined)) {
@@ -129,17 +124,21 @@ export async function findTrainingData(
     );
   }
   return residuals === undefined
-    ? await findText(flags, text!, context)
-    : await findResiduals(userPath(residuals), context);
+    ? await findText(flags, text!, context, before)
+    : await findResiduals(folderAddress(residuals), flags, context);
 }
 
 async function findResiduals(
-  path: string,
+  address: FolderAddress,
+  flags: DataFlags,
   context: TaskContext,
 ): Promise<TrainingInput> {
-  const folder = await ResidualFolder.open(directory(path));
-  const { model, hookPoint, contextLength, text, n_tokens, ...manifest } =
-    folder.manifest;
+  const folder = await ResidualFolder.open(
+    openFolderAt(address),
+    toldFacts(flags),
+  );
+  const { model, contextLength, text, n_tokens, ...manifest } = folder.manifest;
+  const { hookPoint, modelName } = whereFrom(folder);
   if (!manifest.done) {
     context.note(
       `"${folder.name}" is not complete; training on the ${
@@ -152,25 +151,57 @@ async function findResiduals(
     nOnHost: n_tokens,
     id: {
       residuals: manifest.fingerprint,
-      shards: manifest.shards.map(({ sha256 }) => sha256),
+      shards: manifest.shards.map(({ file, n_rows, bytes, sha256 }) =>
+        sha256 ?? `${file}:${n_rows}:${bytes}`
+      ),
     },
     metadata: {
       hookPoint,
-      modelName: model.name,
-      modelFingerprint: model.fingerprint,
-      contextLength,
-      text,
+      modelName,
+      ...(model.fingerprint !== undefined &&
+        { modelFingerprint: model.fingerprint }),
+      ...(contextLength !== undefined && { contextLength }),
+      ...(text !== undefined && { text }),
     },
     memoryOf: () => [],
     async open(_gpu, recipe, owned): Promise<OpenTrainingData> {
       // Read and decoded in a worker, ahead of the trainer.
-      const batches = owned.use(await PrefetchedBatches.open(path, recipe));
+      const batches = owned.use(await PrefetchedBatches.open(address, recipe));
       return {
         batches,
         firstRows: (n, signal) => storedRows(folder, recipe, n, signal),
       };
     },
   };
+}
+
+/** What the flags say of residuals that do not say it themselves. */
+function toldFacts({ hook, model_name }: DataFlags): ToldFacts {
+  return {
+    ...(hook !== undefined && { hookPoint: parseHookPoint(hook) }),
+    ...(model_name !== undefined && { modelName: model_name }),
+  };
+}
+
+/**
+ * What an SAE must say of the vectors that it is trained on.
+ * @throws {RangeError} If neither the files nor the flags say it.
+ */
+function whereFrom(
+  { name, manifest: { hookPoint, model } }: ResidualFolder,
+): { hookPoint: HookPoint; modelName: string } {
+  const refuse = (what: string, fix: string): RangeError =>
+    new RangeError(
+      `Cannot train on "${name}": expected ${what}, which its files do not tell: got none: give ${fix}`,
+    );
+  if (hookPoint === undefined) {
+    throw refuse(
+      "a hook point",
+      "--hook, such as final_norm@15 for what open-concept-steering collected of OLMo-2 7B",
+    );
+  }
+  if (model.name === undefined) throw refuse("a model", "--model-name");
+  return { hookPoint, modelName: model.name };
 }
 
 /** Vectors of a folder, but for those that are not finite where such are skipped. */
@@ -196,50 +227,46 @@ async function* storedRows(
 
 async function findText(
   flags: DataFlags,
-  text: string,
+  typed: string,
   context: TaskContext,
+  before: string | undefined,
 ): Promise<TrainingInput> {
   const model = await openModel(flags.model, flags.quantize);
-  const { context_length, n_layers, d_model } = model.config;
+  const { n_layers, d_model } = model.config;
   const hookPoint = flags.hook === undefined
     ? defaultHookPoint(n_layers)
     : parseHookPoint(flags.hook, n_layers);
-  const contextLength = flags.context ?? Math.min(256, context_length);
-  if (contextLength > context_length) {
-    throw new RangeError(
-      `Cannot train with --context ${contextLength}: the context of model "${model.name}" is ${context_length} tokens: shorten it`,
-    );
-  }
-  const source = text.startsWith("storybook:") ? text : userPath(text);
-  const documents = () =>
-    readDocuments(source, openPath, { textColumn: flags.text_column });
+  const { text, corpus, contexts, id } = await openText(
+    typed,
+    {
+      ...flags,
+      skip_tokens: undefined, // the recipe's are others
+    },
+    model,
+    { task: "train", mayBeEndless: true, signal: context.signal, before },
+  );
   // An endless text can only be looked into.
-  const nDocuments = /^storybook:\d+$/.test(source) ? 1 : Infinity;
-  await checkText(documents(), { text: source, nDocuments }, context);
-  const passes = {
-    contextLength,
-    tokensPerPass: flags.pass_tokens,
-    skipFirst: flags.skip_first,
-  };
+  await checkText(corpus, Infinity, context);
+  const passes = { ...contexts, tokensPerPass: flags.pass_tokens };
+  const { contextLength } = contexts;
   const maxTokens = Math.max(passes.tokensPerPass, contextLength);
   const nLayers = hookPlace(hookPoint).layer + 1;
   return {
     d_model,
+    text,
     nOnHost: 0,
     id: {
       model: dataFingerprint(model),
-      text: source,
-      textColumn: flags.text_column,
-      files: await fileSizes(source),
       hookPoint,
-      ...passes,
+      ...id,
+      tokensPerPass: flags.pass_tokens,
     },
     metadata: {
       hookPoint,
       modelName: nameOfFolder(model.name),
       modelFingerprint: dataFingerprint(model),
       contextLength,
-      text: source,
+      text,
     },
     memoryOf: (recipe) => [
       {
@@ -259,7 +286,7 @@ async function findText(
       const reader = owned.use(
         await ResidualReader.load(gpu, model, { hookPoint, maxTokens }),
       );
-      const live = { gpu, reader, text: source, documents, ...passes };
+      const live = { gpu, reader, text, read: corpus.read, ...passes };
       const batches = owned.use(
         await LiveRows.open({ ...live, batches: recipe }),
       );
@@ -273,32 +300,29 @@ async function findText(
 
 /** Vectors of a text in its order, read back pass by pass. */
 async function* readRows(
-  { reader, documents, contextLength, tokensPerPass, skipFirst }: {
+  live: PassConfig & {
     readonly reader: ResidualReader;
-    readonly documents: () => ReturnType<typeof readDocuments>;
-    readonly contextLength: number;
-    readonly tokensPerPass: number;
-    readonly skipFirst: number;
+    readonly read: ReadCorpus;
   },
   model: ModelFolder,
   n: number,
   signal: AbortSignal,
 ): AsyncGenerator<Uint16Array<ArrayBuffer>> {
   const { d_model } = model.config;
-  const config = { contextLength, tokensPerPass };
+  const { reader } = live;
   let left = n;
-  for await (const pass of documentPasses(documents(), model, config, 0)) {
+  for await (const contexts of contextPasses(live.read, model, live)) {
     signal.throwIfAborted();
-    reader.submit(pass.map(({ ids }) => ids));
+    reader.submit(contexts.map(({ ids }) => ids));
     const rows = await reader.rows();
-    let start = 0; // of the document in the pass
-    for (const { ids: { length } } of pass) {
-      const first = start + Math.min(skipFirst, length);
-      start += length;
-      const end = Math.min(start, first + left);
-      if (end > first) yield rows.subarray(first * d_model, end * d_model);
-      left -= end - first;
-      if (left <= 0) return;
+    let row = 0;
+    for (const { kept } of contexts) {
+      for (const isKept of kept) {
+        const from = row++ * d_model;
+        if (isKept === 0) continue;
+        yield rows.subarray(from, from + d_model);
+        if (--left <= 0) return;
+      }
     }
   }
 }

@@ -36,8 +36,10 @@ export interface BatchPosition {
   readonly firstGroup: number;
   /** Vectors drawn since that group became the oldest. */
   readonly nDrawn: number;
-  /** Of vectors that a model makes: index of that group's first document in the text. */
+  /** Of vectors that a model makes: number of that group's first document in the text. */
   readonly document?: number;
+  /** And place of its first token in that document. */
+  readonly token?: number;
 }
 
 const count = z.int().min(0);
@@ -49,6 +51,7 @@ export const POSITION: z.ZodType<BatchPosition> = z.object({
   firstGroup: count,
   nDrawn: count,
   document: count.exactOptional(),
+  token: count.exactOptional(),
 });
 
 /** Vectors that were left out of what was read so far. */

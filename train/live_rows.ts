@@ -4,6 +4,7 @@
  * @module
  */
 import { Rng } from "../core/rng.ts";
+import { comparePositions, type TextPosition } from "../core/token_contexts.ts";
 import type { Gpu, Tensor } from "../gpu/mod.ts";
 import type {
   BatchOnGpu,
@@ -13,6 +14,7 @@ import type {
   DroppedRows,
 } from "./batch_source.ts";
 import { checkEnough, noneLeft } from "./batches.ts";
+import { TEXT_START } from "./context_passes.ts";
 import { HeldRows, unpadded } from "./held_rows.ts";
 import {
   type ModelPass,
@@ -30,7 +32,7 @@ export interface LiveRowsOptions extends ModelPassesOptions {
 }
 
 /** A pass whose rows are in the reservoir. */
-interface BufferedPass extends Pick<ModelPass, "document" | "n"> {
+interface BufferedPass extends Pick<ModelPass, "start" | "n"> {
   /** Place of its first row. */
   readonly at: number;
   readonly norms: Float32Array;
@@ -48,7 +50,7 @@ const MOST_EMPTY = 1000;
  * Vectors that are held out are those of the text's first documents, and lie on the host.
  *
  * Statistics are of the vectors that fill the reservoir first, read back once; `statistics.n` counts those.
- * A position names the first document in the reservoir, so that {@link restore} runs the model again
+ * A position names the first token in the reservoir, so that {@link restore} runs the model again
  * over what was in it.
  */
 export class LiveRows implements BatchSource {
@@ -70,12 +72,12 @@ export class LiveRows implements BatchSource {
   #ahead: ModelPass | undefined;
   #fits = false;
   #dropped = NONE_DROPPED;
-  /** Documents before this one are counted among what was left out. */
-  #nCounted = 0;
+  /** What lies before it is counted among what was left out. */
+  #counted = TEXT_START;
   #nDrawn = 0;
   #firstPass = 0;
-  /** First document of the oldest pass. */
-  #document = 0;
+  /** First token of the oldest pass. */
+  #oldest = TEXT_START;
 
   private constructor(options: LiveRowsOptions) {
     const { gpu, reader, batches, text } = options;
@@ -143,7 +145,7 @@ export class LiveRows implements BatchSource {
       rng: this.#draws.state,
       firstGroup: this.#firstPass,
       nDrawn: this.#nDrawn,
-      document: this.#document,
+      ...this.#oldest,
     };
   }
 
@@ -173,30 +175,30 @@ export class LiveRows implements BatchSource {
    * @throws {RangeError} If it is no position of this text.
    */
   async restore(
-    { rng, firstGroup, nDrawn, document = -1 }: BatchPosition,
+    { rng, firstGroup, nDrawn, document = -1, token = 0 }: BatchPosition,
   ): Promise<void> {
-    const whole = [firstGroup, nDrawn, document].every((value) =>
-      Number.isSafeInteger(value) && value >= 0
-    );
-    let isPlace = whole && document >= this.#passes.first &&
+    const start = { document, token };
+    const numbers = [firstGroup, nDrawn, document, token];
+    const whole = numbers.every((n) => Number.isSafeInteger(n) && n >= 0);
+    let isPlace = whole && comparePositions(start, this.#passes.first) >= 0 &&
       (!this.#fits || firstGroup === 0);
-    if (!isPlace) throw this.#notHere(firstGroup, nDrawn, document);
+    if (!isPlace) throw this.#notHere(firstGroup, start);
     if (firstGroup !== this.#firstPass) {
       this.#buffer.length = 0;
-      await this.#passes.seek(document);
+      await this.#passes.seek(start);
       this.#ahead = await this.#passes.next();
-      isPlace = this.#ahead.document === document;
+      isPlace = comparePositions(this.#ahead.start, start) === 0;
     }
-    if (!isPlace) throw this.#notHere(firstGroup, nDrawn, document);
+    if (!isPlace) throw this.#notHere(firstGroup, start);
     this.#draws.state = rng;
     this.#firstPass = firstGroup;
-    this.#document = document;
+    this.#oldest = start;
     this.#nDrawn = nDrawn;
   }
 
-  #notHere(pass: number, nDrawn: number, document: number): RangeError {
+  #notHere(pass: number, { document, token }: TextPosition): RangeError {
     return new RangeError(
-      `Cannot resume the batches of "${this.name}": expected a position of this text: got pass ${pass} at document ${document}, ${nDrawn} drawn`,
+      `Cannot resume the batches of "${this.name}": expected a position of this text: got pass ${pass} at token ${token} of document ${document}`,
     );
   }
 
@@ -241,8 +243,8 @@ export class LiveRows implements BatchSource {
       name: this.name,
     });
     this.#ahead = await this.#passes.next();
-    this.#passes.first = this.#ahead.document;
-    this.#document = this.#ahead.document;
+    this.#passes.first = this.#ahead.start;
+    this.#oldest = this.#ahead.start;
   }
 
   /** Fills the reservoir so that there are rows to draw from. */
@@ -277,12 +279,12 @@ export class LiveRows implements BatchSource {
   }
 
   async #store(pass: ModelPass): Promise<void> {
-    const { document, n } = pass;
+    const { start, n } = pass;
     const norms = await pass.norms;
     const finite = norms.filter((norm) => norm >= 0).length;
     const kept = this.#keptOf(norms);
-    if (pass.epoch === 0 && document >= this.#nCounted) {
-      this.#nCounted = document + 1;
+    if (pass.epoch === 0 && comparePositions(start, this.#counted) >= 0) {
+      this.#counted = { ...start, token: start.token + 1 };
       this.#drop({
         badRows: n - finite,
         highNorm: finite - kept.length,
@@ -295,7 +297,7 @@ export class LiveRows implements BatchSource {
     this.#gpu.record("fill the reservoir", (rec) => {
       this.#reservoir.store(rec, this.#passes.packed, n, at);
     });
-    this.#buffer.push({ document, n, at, norms, kept });
+    this.#buffer.push({ start, n, at, norms, kept });
   }
 
   #keptOf(norms: Float32Array): Uint32Array {
@@ -332,7 +334,7 @@ export class LiveRows implements BatchSource {
     }
     if (this.#buffer.length === 0) this.#nDrawn = 0;
     const next = this.#buffer[0] ?? this.#ahead;
-    if (next) this.#document = next.document;
+    if (next) this.#oldest = next.start;
   }
 }
 

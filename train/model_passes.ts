@@ -2,12 +2,16 @@
  * Passes of a text through a model whose rows stay on the GPU.
  * @module
  */
-import type { CorpusDocument } from "../core/text.ts";
-import type { TokenizedDocument } from "../core/tokenized_text.ts";
+import type { ReadCorpus } from "../core/text.ts";
+import type { TextPosition, TokenContext } from "../core/token_contexts.ts";
 import type { Gpu, Tensor } from "../gpu/mod.ts";
 import { packedRowNorms } from "../kernels/packed_row_norms.ts";
 import { packRows } from "../kernels/pack_rows.ts";
-import { documentPasses, type PassConfig } from "./document_passes.ts";
+import {
+  contextPasses,
+  type PassConfig,
+  TEXT_START,
+} from "./context_passes.ts";
 import type { ResidualReader } from "./residual_reader.ts";
 import type { RowFilter } from "./row_filter.ts";
 import { rowWords } from "./row_ring.ts";
@@ -19,16 +23,14 @@ export interface ModelPassesOptions extends PassConfig {
   readonly reader: ResidualReader;
   /** What errors call the text. */
   readonly text: string;
-  /** All documents of the text, in order; called once for each time that it is read. */
-  readonly documents: () => AsyncIterable<CorpusDocument>;
-  /** Tokens at the start of each document that are left out. */
-  readonly skipFirst: number;
+  /** Reads the text; called once for each time that it is read. */
+  readonly read: ReadCorpus;
 }
 
 /** A pass that was submitted: its rows without those of skipped tokens. */
 export interface ModelPass {
-  /** Index of its first document. */
-  readonly document: number;
+  /** Its first token. */
+  readonly start: TextPosition;
   /** How many times the text was read to its end before it. */
   readonly epoch: number;
   /** Number of rows. */
@@ -39,9 +41,9 @@ export interface ModelPass {
   readonly norms: Promise<Float32Array>;
 }
 
-/** Documents of a pass, and which of its tokens are rows. */
+/** Contexts of a pass, and which of its tokens are rows. */
 interface Plan {
-  readonly documents: readonly TokenizedDocument[];
+  readonly contexts: readonly TokenContext[];
   readonly rows: Uint32Array<ArrayBuffer>;
   readonly nSkipped: number;
 }
@@ -55,13 +57,13 @@ export class ModelPasses implements Disposable {
   readonly #rows: Tensor; // u32 [maxTokens]
   readonly #norms: Tensor; // f32 [maxTokens]
   readonly #owned = new DisposableStack();
-  #passes: AsyncGenerator<TokenizedDocument[]> | undefined;
+  #passes: AsyncGenerator<TokenContext[]> | undefined;
   #epoch = 0;
-  #document = 0;
-  /** First document of every time that the text is read. */
-  #first = 0;
+  #start = TEXT_START;
+  /** Where the text begins every time that it is read. */
+  #first = TEXT_START;
 
-  /** Starts at the first document. */
+  /** Starts at the first token. */
   constructor(options: ModelPassesOptions, filter: RowFilter) {
     const { gpu, reader: { maxTokens, model } } = options;
     this.#options = options;
@@ -77,21 +79,21 @@ export class ModelPasses implements Disposable {
     this.#norms = tensor("norms of a pass", "f32", [maxTokens]);
   }
 
-  /** First document of every time that the text is read. */
-  get first(): number {
+  /** Where the text begins every time that it is read. */
+  get first(): TextPosition {
     return this.#first;
   }
 
-  /** Leaves documents before this one out whenever the text starts over. */
-  set first(document: number) {
-    this.#first = document;
+  /** Leaves tokens before this one out whenever the text starts over. */
+  set first(start: TextPosition) {
+    this.#first = start;
   }
 
-  /** Goes on at a document, as if the text were read for the first time. */
-  async seek(document: number): Promise<void> {
+  /** Goes on at the start of a pass, as if the text were read for the first time. */
+  async seek(start: TextPosition): Promise<void> {
     await this.#passes?.return(undefined);
     this.#passes = undefined;
-    this.#document = document;
+    this.#start = start;
   }
 
   /**
@@ -100,19 +102,19 @@ export class ModelPasses implements Disposable {
    */
   async next(): Promise<ModelPass> {
     const { reader } = this.#options;
-    const { documents, rows, nSkipped } = await this.#plan();
+    const { contexts, rows, nSkipped } = await this.#plan();
     const n = rows.length;
     this.#rows.write(rows);
-    reader.submit(documents.map(({ ids }) => ids), (rec, x) => {
+    reader.submit(contexts.map(({ ids }) => ids), (rec, x) => {
       const packed = this.packed.rows(0, n);
       packRows.run(rec, { x, rows: this.#rows.rows(0, n), packed });
       packedRowNorms.run(rec, { packed, norms: this.#norms.rows(0, n) });
     });
-    const norms = this.#checked(documents, rows, n);
+    const norms = this.#checked(contexts, rows, n);
     // A failure is thrown where they are awaited.
     norms.catch(() => {});
     return {
-      document: documents[0]!.index,
+      start: contexts[0]!.start,
       epoch: this.#epoch,
       n,
       nSkipped,
@@ -121,7 +123,7 @@ export class ModelPasses implements Disposable {
   }
 
   async #checked(
-    documents: readonly TokenizedDocument[],
+    contexts: readonly TokenContext[],
     rows: Uint32Array,
     n: number,
   ): Promise<Float32Array> {
@@ -131,7 +133,7 @@ export class ModelPasses implements Disposable {
     if (bad < 0 || this.#filter.skipBadRows) return norms;
     throw new RangeError(
       `Cannot train on "${text}": expected finite values of ${hookPoint}: got NaN or infinity in ${
-        placeOf(documents, rows[bad]!)
+        placeOf(contexts, rows[bad]!)
       }: check the model, or leave bad vectors out`,
     );
   }
@@ -142,21 +144,16 @@ export class ModelPasses implements Disposable {
   }
 
   async #plan(): Promise<Plan> {
-    const { documents, reader: { model }, text } = this.#options;
+    const { read, reader: { model }, text } = this.#options;
     for (let nEnds = 0; nEnds < 2;) {
-      this.#passes ??= documentPasses(
-        documents(),
-        model,
-        this.#options,
-        this.#document,
-      );
+      this.#passes ??= contextPasses(read, model, this.#options, this.#start);
       const { value } = await this.#passes.next() as {
-        value: TokenizedDocument[] | undefined;
+        value: TokenContext[] | undefined;
       };
       if (!value) {
         nEnds++;
         this.#epoch++;
-        this.#document = this.#first;
+        this.#start = this.#first;
         this.#passes = undefined;
         continue;
       }
@@ -164,30 +161,33 @@ export class ModelPasses implements Disposable {
       if (plan.rows.length > 0) return plan;
     }
     throw new RangeError(
-      `Cannot train on "${text}": expected documents of more than ${this.#options.skipFirst} tokens from document ${this.#first} on: got none with a token that is not left out`,
+      `Cannot train on "${text}": expected documents of more than ${this.#options.skipFirst} tokens from document ${this.#first.document} on: got none with a token that is not left out`,
     );
   }
 
-  #rowsOf(documents: readonly TokenizedDocument[]): Plan {
+  #rowsOf(contexts: readonly TokenContext[]): Plan {
     const rows: number[] = [];
     let start = 0;
     let nSkipped = 0;
-    for (const { ids } of documents) {
-      for (let i = this.#options.skipFirst; i < ids.length; i++) {
-        if (this.#filter.skipsToken(ids[i]!)) nSkipped++;
+    for (const { ids, kept } of contexts) {
+      for (const [i, id] of ids.entries()) {
+        if (kept[i] === 0) continue;
+        if (this.#filter.skipsToken(id)) nSkipped++;
         else rows.push(start + i);
       }
       start += ids.length;
     }
-    return { documents, rows: Uint32Array.from(rows), nSkipped };
+    return { contexts, rows: Uint32Array.from(rows), nSkipped };
   }
 }
 
-function placeOf(documents: readonly TokenizedDocument[], row: number): string {
+function placeOf(contexts: readonly TokenContext[], row: number): string {
   let position = row;
-  for (const { ids, index, id } of documents) {
+  for (const { ids, documents } of contexts) {
     if (position < ids.length) {
-      return `document ${index} (${id}), position ${position}`;
+      return `document ${
+        documents[position]
+      }, position ${position} of its context`;
     }
     position -= ids.length;
   }

@@ -75,6 +75,11 @@ Deno.test("directory() finds, lists and opens files and stays inside", async () 
     await Deno.writeTextFile(join(path, "sub/c.txt"), "sea");
     const folder = directory(path);
     assert.deepEqual(await folder.list(), ["a.txt", "b.txt"]);
+    await Deno.mkdir(join(path, ".hidden"));
+    await Deno.writeTextFile(join(path, ".hidden/d.txt"), "dee");
+    await Deno.symlink("..", join(path, "sub/round"), { type: "dir" });
+    const all = await folder.list({ deep: true });
+    assert.deepEqual(all, ["a.txt", "b.txt", "sub/c.txt"]);
     assert.equal(await folder.has("sub"), false);
     assert.equal(await folder.has("b.txt/x"), false);
     assert.equal(await readText(await folder.open("b.txt")), "bee");

@@ -1,12 +1,13 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
+import { parquetWriteBuffer } from "hyparquet-writer";
 import { f32ToBf16 } from "../../core/dtype.ts";
 import { directory } from "../../core/files.ts";
 import {
   type LabeledResidualRows,
+  type NewResidualHeader,
   parseResidualManifest,
   ResidualFolder,
-  type ResidualHeader,
   type ResidualManifest,
   ResidualShard,
   ResidualShardWriter,
@@ -14,13 +15,14 @@ import {
 import { Rng } from "../../core/rng.ts";
 import { Safetensors } from "../../core/safetensors.ts";
 import { memoryFolder, memorySource } from "../../core/source.ts";
+import { joined } from "../joined.ts";
 import { rejectsInOneLine } from "../rejects_in_one_line.ts";
 
 const fixture = directory(
   new URL("../fixtures/residual-parquet", import.meta.url).pathname,
 );
 
-function header(d_model: number): ResidualHeader {
+function header(d_model: number): NewResidualHeader {
   return {
     modelName: "tiny",
     modelFingerprint: "abc",
@@ -52,14 +54,14 @@ function randomRows(
   };
 }
 
-async function shardOf(...batches: LabeledResidualRows[]): Promise<{
+function shardOf(...batches: LabeledResidualRows[]): {
   bytes: Uint8Array;
   sha256: string;
-}> {
+} {
   const writer = new ResidualShardWriter(header(batches[0]!.d_model));
   for (const batch of batches) writer.add(batch);
-  const { bytes, shard } = await writer.finish("a.parquet");
-  return { bytes, sha256: shard.sha256 };
+  const bytes = joined(writer.finish());
+  return { bytes, sha256: createHash("sha256").update(bytes).digest("hex") };
 }
 
 Deno.test("ResidualShard reads what Hugging Face datasets writes, bit for bit", async () => {
@@ -84,34 +86,48 @@ Deno.test("ResidualShard reads what Hugging Face datasets writes, bit for bit", 
   assert.equal(row, 300);
 });
 
-Deno.test("ResidualShardWriter round-trips rows across row groups, bit for bit", async () => {
-  // 4096 rows make a group: the second batch straddles the border.
-  const first = randomRows(1, 4000, 7);
-  const second = randomRows(2, 5000, 7);
-  const { bytes, sha256 } = await shardOf(first, second);
-  assert.equal(sha256, createHash("sha256").update(bytes).digest("hex"));
-  const shard = await ResidualShard.open(memorySource("a.parquet", bytes));
-  assert.deepEqual(shard.header, header(7));
-  assert.deepEqual(
-    shard.rowGroups.map(({ n_rows }) => n_rows),
-    [4096, 4096, 808],
-  );
-  const batches = await Array.fromAsync(shard.batches());
-  for (const key of ["rows", "token_ids", "positions", "documents"] as const) {
-    const got = batches.flatMap((batch) => [...batch[key]!]);
-    assert.deepEqual(got, [...first[key], ...second[key]], key);
-  }
-});
+for (const layout of ["binary", "list"] as const) {
+  Deno.test(`ResidualShardWriter round-trips rows across row groups, bit for bit, as ${layout}`, async () => {
+    // 4096 rows make a group: the second batch straddles the border.
+    const first = randomRows(1, 4000, 7);
+    const second = randomRows(2, 5000, 7);
+    const writer = new ResidualShardWriter(
+      { ...header(7), revision: "main" },
+      { layout },
+    );
+    writer.add(first);
+    writer.add(second);
+    assert.equal(writer.n_rows, 9000);
+    const bytes = joined(writer.finish());
+    const shard = await ResidualShard.open(memorySource("a.parquet", bytes));
+    assert.deepEqual(shard.header, {
+      ...header(7),
+      revision: "main",
+      shape: [9000, 7],
+      scale: 1,
+    });
+    assert.deepEqual(
+      shard.rowGroups.map(({ n_rows }) => n_rows),
+      [4096, 4096, 808],
+    );
+    const batches = await Array.fromAsync(shard.batches());
+    for (
+      const key of ["rows", "token_ids", "positions", "documents"] as const
+    ) {
+      const got = batches.flatMap((batch) => [...batch[key]!]);
+      assert.deepEqual(got, [...first[key], ...second[key]], key);
+    }
+  });
+}
 
-Deno.test("ResidualShardWriter stores little beside the rows and says how much", async () => {
+Deno.test("ResidualShardWriter stores little beside the rows and says how much", () => {
   const writer = new ResidualShardWriter(header(192));
   writer.add(randomRows(3, 5000, 192));
   assert.equal(writer.n_rows, 5000);
-  const { bytes, shard } = await writer.finish("a.parquet");
+  const bytes = joined(writer.finish());
   const payload = 5000 * (192 * 2 + 12);
   assert.ok(bytes.length < payload * 1.02, `${bytes.length} of ${payload}`);
   assert.ok(Math.abs(writer.byteLength / bytes.length - 1) < 0.01);
-  assert.equal(shard.bytes, bytes.length);
 });
 
 Deno.test("ResidualShardWriter.add() refuses rows that are not finite or of another shape", () => {
@@ -136,15 +152,15 @@ Deno.test("ResidualShardWriter.add() refuses rows that are not finite or of anot
   assert.equal(writer.n_rows, 0);
 });
 
-Deno.test("ResidualShardWriter.finish() refuses a shard when it has no row", async () => {
-  await assert.rejects(
-    new ResidualShardWriter(header(4)).finish("a.parquet"),
-    /^RangeError: .*"a.parquet"/,
+Deno.test("ResidualShardWriter.finish() refuses a shard when it has no row", () => {
+  assert.throws(
+    () => new ResidualShardWriter(header(4)).finish(),
+    /^RangeError: .*expected rows: got none/,
   );
 });
 
 Deno.test("ResidualShard.open() refuses a file wherever it is cut", async () => {
-  const { bytes } = await shardOf(randomRows(5, 50, 16));
+  const { bytes } = shardOf(randomRows(5, 50, 16));
   for (let length = 0; length < bytes.length; length += 37) {
     const source = memorySource("cut.parquet", bytes.subarray(0, length));
     await rejectsInOneLine(
@@ -155,7 +171,7 @@ Deno.test("ResidualShard.open() refuses a file wherever it is cut", async () => 
 });
 
 Deno.test("ResidualShard refuses or reads a file when any byte is damaged, in one line and soon", async () => {
-  const { bytes } = await shardOf(randomRows(6, 20, 16));
+  const { bytes } = shardOf(randomRows(6, 20, 16));
   const rng = new Rng(6);
   let nRefused = 0;
   const started = performance.now();
@@ -183,7 +199,7 @@ Deno.test("ResidualShard refuses or reads a file when any byte is damaged, in on
 
 Deno.test("ResidualShard.read() refuses rows that are not finite", async () => {
   const batch = randomRows(7, 10, 8);
-  const { bytes } = await shardOf(batch);
+  const { bytes } = shardOf(batch);
   const rowBytes = new Uint8Array(batch.rows.buffer, 3 * 16, 16);
   const at = bytes.findIndex((_, i) =>
     rowBytes.every((byte, j) => bytes[i + j] === byte)
@@ -196,20 +212,32 @@ Deno.test("ResidualShard.read() refuses rows that are not finite", async () => {
   );
 });
 
-async function folderOf(
+const MODEL = {
+  name: "tiny",
+  fingerprint: "abc",
+  d_model: 6,
+  n_layers: 8,
+} as const;
+
+function folderOf(
   change: Partial<ResidualManifest> = {},
-): Promise<ReturnType<typeof memoryFolder>> {
-  const { bytes, sha256 } = await shardOf(randomRows(8, 30, 6));
-  const other = await shardOf(randomRows(9, 20, 6));
+): ReturnType<typeof memoryFolder> {
+  const { bytes, sha256 } = shardOf(randomRows(8, 30, 6));
+  const other = shardOf(randomRows(9, 20, 6));
   const manifest: ResidualManifest = {
     kind: "residuals",
     fingerprint: "f",
-    formatVersion: 1,
-    model: { name: "tiny", fingerprint: "abc", d_model: 6, n_layers: 8 },
+    formatVersion: 2,
+    model: MODEL,
     hookPoint: "resid_post[3]",
+    layout: "binary",
+    dtype: "bf16",
     contextLength: 256,
-    text: "storybook:101",
+    pack: true,
+    separator: true,
     skipFirst: 1,
+    skipTokens: [],
+    text: "storybook:101",
     shards: [
       { file: "0.parquet", n_rows: 30, bytes: bytes.length, sha256 },
       {
@@ -232,53 +260,54 @@ async function folderOf(
 }
 
 Deno.test("ResidualFolder.batches() gives the shards in order", async () => {
-  const folder = await ResidualFolder.open(await folderOf());
+  const folder = await ResidualFolder.open(folderOf());
   const batches = await Array.fromAsync(folder.batches());
   assert.deepEqual(batches.map(({ n_rows }) => n_rows), [30, 20]);
   assert.deepEqual(batches[1]!.rows, randomRows(9, 20, 6).rows);
 });
 
 Deno.test("ResidualFolder refuses shards that are not those of the manifest", async () => {
-  const { manifest } = await ResidualFolder.open(await folderOf());
-  const model = manifest.model;
+  const { manifest } = await ResidualFolder.open(folderOf());
   const [first] = manifest.shards;
   const changes: [Partial<ResidualManifest>, RegExp][] = [
     [{ hookPoint: "final_norm@3" }, /final_norm@3.*resid_post\[3\]/],
-    [{ model: { ...model, d_model: 8 } }, /d_model 8.*got 6/],
-    [{ model: { ...model, fingerprint: "x" } }, /\(x\).*\(abc\)/],
+    [{ model: { ...MODEL, d_model: 8 } }, /d_model 8.*got 6/],
+    [{ model: { ...MODEL, fingerprint: "x" } }, /\(x\).*\(abc\)/],
     [{ shards: [{ ...first!, bytes: 7 }], n_tokens: 30 }, /expected 7 bytes/],
     [{ shards: [{ ...first!, n_rows: 9 }], n_tokens: 9 }, /expected 9 rows/],
   ];
   for (const [change, pattern] of changes) {
-    const folder = await ResidualFolder.open(await folderOf(change));
+    const folder = await ResidualFolder.open(folderOf(change));
     await rejectsInOneLine(() => folder.shard(0), /^RangeError: .*0\.parquet/);
     await rejectsInOneLine(() => folder.shard(0), pattern);
   }
-  const folder = await ResidualFolder.open(await folderOf());
+  const folder = await ResidualFolder.open(folderOf());
   await rejectsInOneLine(() => folder.shard(2), /^RangeError: .*0 to 1/);
 });
 
 Deno.test("ResidualFolder.open() refuses a folder when it holds no vectors", async () => {
   await rejectsInOneLine(
     () => ResidualFolder.open(memoryFolder("none", {})),
-    /^Error: .*"none".*manifest.json.*collect/,
+    /^Error: .*"none".*expected manifest\.json or parquet files: got neither: collect them first$/,
   );
-  const empty = await folderOf({ shards: [], n_tokens: 0 });
+  const empty = folderOf({ shards: [], n_tokens: 0 });
   await rejectsInOneLine(() => ResidualFolder.open(empty), /none yet/);
 });
 
 Deno.test("parseResidualManifest() names the file and the field that is wrong", async () => {
-  const { manifest } = await ResidualFolder.open(await folderOf());
+  const { manifest } = await ResidualFolder.open(folderOf());
   const [shard] = manifest.shards;
   const wrong: [string, unknown][] = [
     ["kind", { ...manifest, kind: "sae" }],
-    ["formatVersion", { ...manifest, formatVersion: 2 }],
+    ["formatVersion", { ...manifest, formatVersion: 3 }],
     ["hookPoint", { ...manifest, hookPoint: "final_norm" }],
     ["n_tokens", { ...manifest, n_tokens: 51 }],
     ["shards.0.file", {
       ...manifest,
       shards: [{ ...shard, file: "../0.parquet" }],
     }],
+    ["shards.1.file", { ...manifest, shards: [shard, shard], n_tokens: 60 }],
+    ["shard", { ...manifest, shard: { index: 2, count: 2 } }],
     ["shards.0.n_rows", { ...manifest, shards: [{ ...shard, n_rows: 1.5 }] }],
     ["model", { ...manifest, model: undefined }],
   ];
@@ -293,4 +322,145 @@ Deno.test("parseResidualManifest() names the file and the field that is wrong", 
     );
   }
   assert.throws(() => parseResidualManifest(null, "m.json"), SyntaxError);
+});
+
+Deno.test("parseResidualManifest() reads version 1, whose documents had a context each", () => {
+  const { layout, dtype, pack, separator, skipTokens, ...first } =
+    parseResidualManifest(
+      {
+        kind: "residuals",
+        fingerprint: "f",
+        formatVersion: 1,
+        model: MODEL,
+        hookPoint: "resid_post[3]",
+        contextLength: 256,
+        text: "storybook:101",
+        skipFirst: 1,
+        shards: [],
+        n_tokens: 0,
+        n_documents: 0,
+        done: false,
+      },
+      "manifest.json",
+    );
+  assert.deepEqual(
+    { layout, dtype, pack, separator, skipTokens },
+    {
+      layout: "binary",
+      dtype: "bf16",
+      pack: false,
+      separator: true,
+      skipTokens: [],
+    },
+  );
+  assert.equal(first.formatVersion, 2);
+});
+
+/** The fixture of Hugging Face under names of which the second sorts before the first as text. */
+async function looseFolder(): Promise<Record<string, Uint8Array>> {
+  const source = await fixture.open("rank0_chunk0.parquet");
+  const bytes = await source.read(0, source.byteLength);
+  return { "rank0_chunk2.parquet": bytes, "rank0_chunk10.parquet": bytes };
+}
+
+Deno.test("ResidualFolder.open() reads the footers of files that have no manifest, in the order of their numbers", async () => {
+  const files = await looseFolder();
+  const folder = await ResidualFolder.open(memoryFolder("loose", files));
+  const { manifest } = folder;
+  assert.deepEqual(manifest.shards.map(({ file, n_rows }) => [file, n_rows]), [
+    ["rank0_chunk2.parquet", 300],
+    ["rank0_chunk10.parquet", 300],
+  ]);
+  assert.deepEqual(
+    [manifest.n_tokens, manifest.model.d_model, manifest.done],
+    [600, 192, true],
+  );
+  assert.deepEqual([manifest.hookPoint, manifest.model.name], [
+    undefined,
+    undefined,
+  ]);
+  const batches = await Array.fromAsync(folder.batches());
+  assert.equal(batches.reduce((sum, { n_rows }) => sum + n_rows, 0), 600);
+});
+
+Deno.test("ResidualFolder.open() takes what it is told for what the files leave out, and nothing else", async () => {
+  const told = { hookPoint: "final_norm@15", modelName: "OLMo-2" } as const;
+  const loose = memoryFolder("loose", await looseFolder());
+  const { manifest } = await ResidualFolder.open(loose, told);
+  assert.deepEqual([manifest.hookPoint, manifest.model.name], [
+    "final_norm@15",
+    "OLMo-2",
+  ]);
+  const { bytes } = shardOf(randomRows(8, 30, 6));
+  const ours = memoryFolder("ours", { "a.parquet": bytes });
+  const opened = await ResidualFolder.open(ours);
+  assert.equal(opened.manifest.hookPoint, "resid_post[3]");
+  for (const folder of [ours, folderOf()]) {
+    await rejectsInOneLine(
+      () => ResidualFolder.open(folder, told),
+      /^RangeError: .*expected resid_post\[3\], as its files say: got final_norm@15: leave --hook out$/,
+    );
+  }
+});
+
+Deno.test("ResidualFolder.open() refuses loose files that hold no residuals or are cut, and tasks that are not merged", async () => {
+  const files = await looseFolder();
+  const cut = files["rank0_chunk2.parquet"]!.slice(0, -9);
+  await rejectsInOneLine(
+    () =>
+      ResidualFolder.open(memoryFolder("cut", { ...files, "a.parquet": cut })),
+    /^SyntaxError: Cannot read "cut\/a\.parquet": expected a parquet file/,
+  );
+  const task = {
+    "shard_000-of-002_00000.parquet": files["rank0_chunk2.parquet"]!,
+  };
+  await rejectsInOneLine(
+    () => ResidualFolder.open(memoryFolder("tasks", task)),
+    /^Error: .*expected manifest\.json: got the files of tasks that are not merged: run \.\/ocs data merge/,
+  );
+  const { bytes } = shardOf(randomRows(8, 30, 6));
+  const { bytes: wide } = shardOf(randomRows(8, 30, 7));
+  const mixed = await ResidualFolder.open(
+    memoryFolder("mixed", { "a.parquet": bytes, "b.parquet": wide }),
+  );
+  await rejectsInOneLine(
+    () => mixed.shard(1),
+    /^RangeError: .*b\.parquet": expected d_model 6 by its neighbors: got 7/,
+  );
+});
+
+/** A file as other tools write it: three rows of a width, and nothing about them. */
+function listFile(width: number): Uint8Array {
+  const row = (i: number): number[] => Array.from({ length: width }, () => i);
+  const file = parquetWriteBuffer({
+    columnData: [{ name: "residual_stream", data: [1, 2, 3].map(row) }],
+    schema: [
+      { name: "root", num_children: 1 },
+      {
+        name: "residual_stream",
+        repetition_type: "OPTIONAL",
+        num_children: 1,
+        converted_type: "LIST",
+      },
+      { name: "list", repetition_type: "REPEATED", num_children: 1 },
+      {
+        name: "element",
+        type: "INT32",
+        repetition_type: "OPTIONAL",
+        converted_type: "UINT_16",
+      },
+    ],
+  });
+  return new Uint8Array(file);
+}
+
+Deno.test("ResidualFolder refuses a file whose rows are of another width than those of the first, where no file says it", async () => {
+  const files = { "a.parquet": listFile(4), "b.parquet": listFile(5) };
+  const folder = await ResidualFolder.open(memoryFolder("loose", files));
+  assert.equal(folder.manifest.model.d_model, 4);
+  const shard = await folder.shard(1);
+  await rejectsInOneLine(
+    () => shard.rows(0),
+    /^SyntaxError: Cannot read "loose\/b\.parquet": expected rows of 4 values: got 5 /,
+  );
 });

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import {
   countTests,
+  dealt,
   driverManifests,
   splitArguments,
 } from "../../tasks/test.ts";
@@ -66,6 +67,11 @@ Deno.test("countTests() counts tests without steps and skipped ones when given a
 Deno.test("countTests() counts nothing when no test ran", () => {
   const junit = `<testsuites name="deno test" tests="0"></testsuites>`;
   assert.deepEqual(countTests(junit), { nPassed: 0, nFailed: 0 });
+});
+
+Deno.test("dealt() gives every item to one hand, and nobody an empty one", () => {
+  assert.deepEqual(dealt(["a", "b", "c"], 2), [["a", "c"], ["b"]]);
+  assert.deepEqual(dealt(["a"], 2), [["a"]]);
 });
 
 Deno.test("splitArguments() keeps the order of the others when --driver is among them", () => {

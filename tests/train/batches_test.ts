@@ -148,7 +148,7 @@ Deno.test("Batches.open() refuses data that is held out whole, or all zero", asy
 });
 
 Deno.test("rowGroupsOf() reads the groups of all shards, and names shard and row of a NaN", async () => {
-  const files = await madeFolder({ shards: [5000, 10] });
+  const files = madeFolder({ shards: [5000, 10] });
   const groups = await rowGroupsOf(
     await ResidualFolder.open(memoryFolder("residuals", files)),
   );
@@ -386,8 +386,8 @@ Deno.test("Batches.open() refuses damaged folders: rows of another width, a shar
       ),
       OPTIONS,
     );
-  const files = await madeFolder({ shards: [100, 100] });
-  const wide = await madeFolder({ shards: [100, 100], d_model: 5 });
+  const files = madeFolder({ shards: [100, 100] });
+  const wide = madeFolder({ shards: [100, 100], d_model: 5 });
   const edited = (file: string, bytes: Uint8Array) => {
     const manifest = JSON.parse(
       new TextDecoder().decode(files["manifest.json"]),

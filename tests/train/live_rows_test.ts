@@ -5,7 +5,6 @@ import { openModelFolder } from "../../core/model_folder.ts";
 import { ResidualFolder, type ResidualRows } from "../../core/residuals.ts";
 import { Rng } from "../../core/rng.ts";
 import { memoryFolder } from "../../core/source.ts";
-import { type CorpusDocument, readDocuments } from "../../core/text.ts";
 import type { Gpu } from "../../gpu/mod.ts";
 import type { BatchOnGpu, BatchOptions } from "../../train/batch_source.ts";
 import { collectResiduals } from "../../train/collect.ts";
@@ -16,11 +15,21 @@ import { medianOf, rowNormsOf } from "../../train/row_filter.ts";
 import { RowSums } from "../../train/row_sums.ts";
 import { testGpu } from "../gpu_for_tests.ts";
 import { rejectsInOneLine } from "../rejects_in_one_line.ts";
+import { memoryStore } from "./memory_store.ts";
+import { story } from "./numbered.ts";
 
 const MODEL = new URL("../../models/tiny-olmo2", import.meta.url).pathname;
 const TEXT = "storybook:101:12";
 const D = 192;
-const PASS = { contextLength: 48, tokensPerPass: 100, skipFirst: 1 } as const;
+const PASS = {
+  contextLength: 48,
+  tokensPerPass: 100,
+  pack: false,
+  separator: true,
+  skipFirst: 1,
+  skipTokens: new Set<number>(),
+} as const;
+const READ = await story(TEXT);
 
 const BATCHES: BatchOptions = {
   batch: 24,
@@ -28,10 +37,6 @@ const BATCHES: BatchOptions = {
   holdOut: 0,
   seed: 3,
 };
-
-function story(text = TEXT): AsyncGenerator<CorpusDocument> {
-  return readDocuments(text, () => Promise.reject());
-}
 
 async function openReader(gpu: Gpu): Promise<ResidualReader> {
   const model = await openModelFolder(directory(MODEL));
@@ -51,7 +56,7 @@ function options(
     gpu,
     reader,
     text: TEXT,
-    documents: () => story(),
+    read: READ,
     ...PASS,
     batches: { ...BATCHES, ...batches },
     ...others,
@@ -71,17 +76,12 @@ async function collected(
       skipFirst,
       modelName: "tiny",
       text: TEXT,
+      layout: "binary",
       shardRows: 4096,
     },
-    documents: story(),
-    manifest: { kind: "residuals", fingerprint: "f" },
-    write: async (file, content) => {
-      const stream =
-        typeof content === "string" || content instanceof Uint8Array
-          ? content as BodyInit
-          : ReadableStream.from(content);
-      files[file] = await new Response(stream).bytes();
-    },
+    read: READ,
+    store: memoryStore(files),
+    fingerprint: "f",
   });
   const folder = await ResidualFolder.open(memoryFolder("r", files));
   const shard = await folder.shard(0);
@@ -288,7 +288,7 @@ Deno.test("LiveRows names document and position of a vector that is not finite, 
   using _bad = spoil(gpu, reader, 5);
   await rejectsInOneLine(
     () => LiveRows.open(options(gpu, reader)),
-    /^RangeError: Cannot train on "storybook:101:12": expected finite values of resid_post\[2\]: got NaN or infinity in document 0 \(storybook:101:0\), position 5:/,
+    /^RangeError: Cannot train on "storybook:101:12": expected finite values of resid_post\[2\]: got NaN or infinity in document 0, position 5 of its context:/,
   );
   using live = await LiveRows.open(
     options(gpu, reader, { skipBadRows: true }),

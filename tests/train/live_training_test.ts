@@ -2,13 +2,13 @@ import { deepEqual, equal } from "node:assert/strict";
 import { directory } from "../../core/files.ts";
 import { openModelFolder } from "../../core/model_folder.ts";
 import { memorySource } from "../../core/source.ts";
-import { readDocuments } from "../../core/text.ts";
 import type { Gpu } from "../../gpu/mod.ts";
 import { CHECKPOINT_FILE } from "../../train/checkpoint.ts";
 import { LiveRows } from "../../train/live_rows.ts";
 import type { SaeRecipe } from "../../train/recipe.ts";
 import { ResidualReader } from "../../train/residual_reader.ts";
 import { testGpu } from "../gpu_for_tests.ts";
+import { story } from "./numbered.ts";
 import { smallRecipe, smallRun, sparseData } from "./small_run.ts";
 
 const MODEL = new URL("../../models/tiny-olmo2", import.meta.url).pathname;
@@ -32,10 +32,13 @@ async function openLive(
       gpu,
       reader,
       text: TEXT,
-      documents: () => readDocuments(TEXT, () => Promise.reject()),
+      read: await story(TEXT),
       contextLength: 48,
       tokensPerPass: 100,
+      pack: true,
+      separator: true,
       skipFirst: 1,
+      skipTokens: new Set([0]),
       batches: recipe,
     }),
   );

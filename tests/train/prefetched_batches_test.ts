@@ -53,7 +53,7 @@ async function heldOut(source: BatchSource): Promise<number[]> {
 Deno.test("PrefetchedBatches gives the bits of Batches, their positions and what was left out", async () => {
   await using owned = new AsyncDisposableStack();
   const shards = [5000, 900, 4096, 3000];
-  const path = await writtenFolder(owned, await madeFolder({ shards }));
+  const path = await writtenFolder(owned, madeFolder({ shards }));
   // In memory, and passing through a buffer of parts of row groups.
   for (const bufferRows of [20_000, 9000, 10]) {
     const options = { ...OPTIONS, bufferRows };
@@ -73,7 +73,7 @@ Deno.test("PrefetchedBatches gives the bits of Batches, their positions and what
 Deno.test("PrefetchedBatches.restore() goes on as Batches does, whatever was made ahead", async () => {
   await using owned = new AsyncDisposableStack();
   const shards = [5000, 900, 4096, 3000];
-  const path = await writtenFolder(owned, await madeFolder({ shards }));
+  const path = await writtenFolder(owned, madeFolder({ shards }));
   using straight = await PrefetchedBatches.open(path, OPTIONS);
   await draw(straight, 100);
   const position = structuredClone(straight.position);
@@ -98,7 +98,7 @@ Deno.test("PrefetchedBatches.restore() goes on as Batches does, whatever was mad
 
 Deno.test("PrefetchedBatches tells failures of the worker with class and message", async () => {
   await using owned = new AsyncDisposableStack();
-  const files = await madeFolder({ shards: [4096, 4096] });
+  const files = madeFolder({ shards: [4096, 4096] });
   const path = await writtenFolder(owned, files);
   await rejects(
     PrefetchedBatches.open(join(path, "none"), OPTIONS),
@@ -128,7 +128,7 @@ Deno.test("PrefetchedBatches tells failures of the worker with class and message
 
 Deno.test("PrefetchedBatches ends its worker when it is disposed of, and refuses who still waits", async () => {
   await using owned = new AsyncDisposableStack();
-  const path = await writtenFolder(owned, await madeFolder({ shards: [2000] }));
+  const path = await writtenFolder(owned, madeFolder({ shards: [2000] }));
   const batches = await PrefetchedBatches.open(path, OPTIONS);
   await batches.next();
   const waiting = batches.restore(batches.position);

@@ -29,7 +29,7 @@ async function opened(
 
 Deno.test("rowGroupsOf() splits row groups of which the buffer holds only a few, and reads each once in a row", async () => {
   const { folder, reads } = await opened(
-    await madeFolder({ shards: [5000, 700] }),
+    madeFolder({ shards: [5000, 700] }),
   );
   // Row groups of 4096, 904 and 700 vectors; an eighth of the buffer is 600.
   const groups = await rowGroupsOf(folder, { bufferRows: 4800 });
@@ -51,7 +51,7 @@ Deno.test("rowGroupsOf() splits row groups of which the buffer holds only a few,
 });
 
 Deno.test("rowGroupsOf() leaves row groups whole when the data or eight of them fit, and parts of 512", async () => {
-  const { folder } = await opened(await madeFolder({ shards: [5000, 1200] }));
+  const { folder } = await opened(madeFolder({ shards: [5000, 1200] }));
   const sizes = async (bufferRows?: number, holdOut = 0): Promise<number[]> => {
     const options = bufferRows === undefined ? {} : { bufferRows, holdOut };
     return [...(await rowGroupsOf(folder, options)).sizes];
@@ -73,7 +73,7 @@ Deno.test("rowGroupsOf() leaves row groups whole when the data or eight of them 
 });
 
 Deno.test("rowGroupsOf() tells of a damaged vector whichever part is read, and of none when bad ones are kept", async () => {
-  const files = await madeFolder({ shards: [4096, 4096] });
+  const files = madeFolder({ shards: [4096, 4096] });
   const bad = madeRows(1, 4096).subarray(4000 * MADE_D, 4001 * MADE_D);
   damageRow(files["shard-1.parquet"]!, bad, 0x7f80);
   const groups = await rowGroupsOf((await opened(files)).folder, {
@@ -99,7 +99,7 @@ Deno.test("Batches mixes eight places of the data at least when row groups are l
         (_, i) => 1 + 8 * shard + Math.floor(i / MADE_D / 512),
       ),
     );
-  const files = await madeFolder({ shards: Array(8).fill(4096), rows });
+  const files = madeFolder({ shards: Array(8).fill(4096), rows });
   const { folder } = await opened(files);
   const options = { batch: 256, bufferRows: 4096, holdOut: 0, seed: 3 };
   const batches = await Batches.open(
