@@ -104,7 +104,11 @@ export function decodeBinary(
 }
 
 /** Whether every value of a page is there. */
-function isFull({ definition }: PageParts, leaf: LeafColumn, n: number) {
+function isFull(
+  { definition }: PageParts,
+  leaf: LeafColumn,
+  n: number,
+): boolean {
   return leaf.maxDefinition === 0 || allAre(definition, leaf.maxDefinition, n);
 }
 

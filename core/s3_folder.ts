@@ -157,7 +157,7 @@ function checkAnswer(
   );
 }
 
-/** Names of the objects whose keys begin so, without what they begin with; sorted. Those with a further slash only where it is to be `deep`. */
+/** Names of the objects whose keys begin so, without that; but for a deep listing those without a further slash. Sorted. */
 async function listFolder(
   client: S3Client,
   prefix: string,
@@ -170,7 +170,7 @@ async function listFolder(
     const query = {
       "list-type": "2",
       "encoding-type": "url",
-      ...(deep ? {} : { delimiter: "/" }),
+      ...(!deep && { delimiter: "/" }),
       prefix,
       ...(token !== undefined && { "continuation-token": token }),
     };
@@ -181,10 +181,9 @@ async function listFolder(
     );
     for (const key of keys) {
       const name = key.slice(prefix.length);
-      // Some programs mark a folder with an empty object of its name.
-      const isFolder = name === "" || name.endsWith("/");
-      const isHidden = deep && /(^|\/)\..*\//.test(name);
-      if (key.startsWith(prefix) && !isFolder && !isHidden) names.add(name);
+      // Some programs mark a folder with an empty object of its name. Hidden folders are not looked into.
+      const isFile = name !== "" && !/\/$|(^|\/)\.[^/]*\//.test(name);
+      if (key.startsWith(prefix) && isFile) names.add(name);
     }
     if (next === undefined) return [...names].sort();
     token = next;

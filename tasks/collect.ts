@@ -20,7 +20,11 @@ import {
   type CollectProgress,
   collectResiduals,
 } from "../train/collect.ts";
-import { claimResiduals, collectedText } from "../train/residual_output.ts";
+import {
+  claimResiduals,
+  collectedText,
+  findBefore,
+} from "../train/residual_output.ts";
 import { ResidualReader } from "../train/residual_reader.ts";
 import {
   GPU_FLAGS,
@@ -32,11 +36,15 @@ import {
   type TaskContext,
   type TaskSpec,
 } from "./cli.ts";
+import { isShared, SHARED_FLAGS } from "./engine_flags.ts";
 import { variable } from "./environment.ts";
 import { formatBytes, formatCount, formatRate } from "./format.ts";
+import { printJobs } from "./kubernetes.ts";
 import { modelBytes, passBytes } from "./memory.ts";
 import { type Shard, SHARD_FLAG, shardOf } from "./shard.ts";
+import { type SharedWork, shareWork } from "./shared_work.ts";
 import { openStore } from "./storage.ts";
+import { flagWords } from "./task_process.ts";
 import { checkText } from "./text_check.ts";
 import { TEXT_HELP } from "./text_open.ts";
 import {
@@ -63,6 +71,7 @@ const FLAGS = {
     help: "folder to write, also s3://BUCKET/FOLDER",
   },
   ...SHARD_FLAG,
+  ...SHARED_FLAGS,
   documents: {
     type: "number",
     integer: true,
@@ -110,8 +119,12 @@ interface CollectPlan {
 export async function collectTask(
   flags: Flags,
   context: TaskContext,
-): Promise<void> {
-  const shard = shardOf(flags.shard, variable);
+): Promise<number> {
+  const isForOthers = isShared(flags);
+  if (flags.engine === "kubernetes") {
+    return printJobs(workOf(flags, flags.text), flags);
+  }
+  const shard = isForOthers ? undefined : shardOf(flags.shard, variable);
   const model = await openModel(flags.model, flags.quantize);
   const { documents = Infinity, tokens = Infinity } = flags;
   // Each document has a vector at least, but for those that are left out whole.
@@ -128,6 +141,13 @@ export async function collectTask(
   const { hookPoint, config } = plan;
   // Before anything is written: a text that cannot be read, a GPU that is not there.
   await checkText(opened.corpus, nDocuments, context);
+  const run = { shard, fingerprint: await runId(flags, opened, plan, model) };
+  if (isForOthers) {
+    const isDone = async (shard: Shard): Promise<boolean> =>
+      (await findBefore(store, { ...run, shard }))?.done ?? false;
+    const work = { ...workOf(flags, opened.text), isDone };
+    return await shareWork(work, flags, context);
+  }
   const gpu = await context.openGpu(flags.gpu);
   const maxTokens = Math.max(config.tokensPerPass, config.contextLength);
   context.plan(memoryPlan(model, plan, maxTokens));
@@ -135,13 +155,12 @@ export async function collectTask(
     hookPoint,
     maxTokens,
   });
-  const run = { shard, fingerprint: await runId(flags, opened, plan, model) };
   await using claim = await claimResiduals(store, run);
   const { before } = claim;
   if (before?.done) {
     context.note("complete already");
     report(before, store.name);
-    return;
+    return 0;
   }
   using bar = collectBar(context, plan, before);
   const collected = await collectResiduals({
@@ -153,6 +172,15 @@ export async function collectTask(
   });
   bar.end();
   report(collected, store.name);
+  return 0;
+}
+
+/** The flags as work that others share. All of them read the same text: of a dataset, the same commit. */
+function workOf(flags: Flags, text: string): Omit<SharedWork, "isDone"> {
+  const { out, gpu } = flags;
+  const without = [...Object.keys(SHARED_FLAGS), "shard", "gpu"];
+  const words = flagWords(FLAGS, { ...flags, text }, without);
+  return { name: "collect", out, gpu, words, merge: ["data", "merge", out] };
 }
 
 function report(manifest: ResidualManifest, out: string): void {

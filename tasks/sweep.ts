@@ -8,9 +8,10 @@ import { join } from "node:path";
 import { writeAtomic } from "../core/files.ts";
 import type { ConfigOf, FlagTable } from "../core/flags.ts";
 import { runTask, type TaskContext, type TaskSpec, userPath } from "./cli.ts";
-import { formatDuration } from "./format.ts";
 import { ENGINE_FLAGS } from "./engine_flags.ts";
+import { formatDuration } from "./format.ts";
 import { type GpuPlace, gpuPlace, gpuPlaces } from "./gpu_places.ts";
+import { localStore } from "./local_store.ts";
 import { submitToSlurm } from "./slurm.ts";
 import {
   createSweep,
@@ -19,7 +20,6 @@ import {
   type Sweep,
   type SweepSettings,
 } from "./sweep_folder.ts";
-import { localStore } from "./local_store.ts";
 import { type GridPoint, gridPoints, parseGrid } from "./sweep_grid.ts";
 import { sweepReport } from "./sweep_report.ts";
 import {

@@ -153,7 +153,8 @@ export async function saeLensForm(
   await checkFineTuning(file, config.d_sae);
   let form = plainForm(file, config);
   if (config.apply_b_dec_to_input) form = foldInputBias(form, form.b_dec);
-  if (config.rescale_acts_by_decoder_norm) {
+  const isTopK = config.architecture.endsWith("topk");
+  if (isTopK && config.rescale_acts_by_decoder_norm) {
     form = scaleFeatures(form, decoderNorms(form));
   }
   if (config.architecture.endsWith("batchtopk")) {

@@ -52,8 +52,8 @@ Deno.test("SaeFile.open() reads open-concept-steering's layout", async () => {
 });
 
 Deno.test("SaeFile reads transposed matrices that do not fit a block, in any order", async () => {
-  // 2048 features of 4096 in f32 are 32 MB: blocks of 16 MB are gathered row by row.
-  const [d_model, d_sae] = [4096, 2048];
+  // 2048 features of 4099 in f32 are 32 MB: blocks of 16 MB are gathered row by row, the last ones in no whole tile.
+  const [d_model, d_sae] = [4099, 2048];
   const values = Float32Array.from(
     { length: d_model * d_sae },
     (_, k) => (k * 7) % 251,
