@@ -199,7 +199,8 @@ async function textToSae(
       () => runStage(STORYBOOK, storybookTask, write, context),
     );
   }
-  const collect = argv({ text: corpus, out: residuals, gpu });
+  // The embedded SAE and what is documented of it are of documents one a context.
+  const collect = argv({ text: corpus, pack: "off", out: residuals, gpu });
   await watch.time(
     "collect",
     () => runStage(COLLECT, collectTask, collect, context),

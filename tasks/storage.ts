@@ -80,7 +80,7 @@ async function openObjects(typed: string): Promise<Source | Folder> {
     await openS3File(client, address.prefix);
   if (file) return file;
   const folder = s3Folder(client, address);
-  if ((await folder.list()).length > 0) return folder;
+  if ((await folder.list({ deep: true })).length > 0) return folder;
   throw new Error(
     `Cannot open "${folder.name}": expected a file or a folder with files: got neither: check its name`,
   );

@@ -35,7 +35,7 @@ import { exists, isFolder } from "./hub_folder.ts";
 
 /** What `--text` takes, for help. */
 export const TEXT_HELP =
-  "storybook:SEED:N; a .txt, .jsonl or .parquet file, the first two in .gz or .zst too; a folder of these; or a dataset of the Hugging Face hub, owner/name[/folder][@revision]";
+  "storybook:SEED:N; a .txt, .jsonl or .parquet file, the first two in .gz or .zst too; a folder of these, also s3://BUCKET/FOLDER; or a dataset of the Hugging Face hub, owner/name[/folder][@revision]";
 
 /** {@link TEXT_HELP} for tasks that show documents, or score them. */
 export const DOCUMENTS_HELP =
@@ -45,6 +45,8 @@ export const DOCUMENTS_HELP =
 export interface OpenTextOptions {
   /** Ends requests. */
   readonly signal: AbortSignal;
+  /** Whether what is not in the cache may be fetched; default not. */
+  readonly mayFetch?: boolean;
   /** What an earlier run called the text: its commit is read again where the dataset is the same. */
   readonly before?: string | undefined;
 }
@@ -64,8 +66,7 @@ const N_ATTEMPTS = 6;
 const N_LIST_ATTEMPTS = 3;
 
 /**
- * Finds what was typed. A dataset is read from the cache where it is there, and by ranges over the network
- * where that is permitted.
+ * Finds what was typed. A dataset is read from the cache where it is there, else by ranges over the network.
  * @throws {Error} If there is neither a path nor a dataset of this name, or a part of it may not be fetched.
  */
 export async function findText(
@@ -86,12 +87,13 @@ export async function findText(
     signal: options.signal,
   };
   const revision = await revisionOf(address, cache, options.before);
-  const listing = await listingOf(address, revision, cache, reading);
+  const listing = await notedListing(address, revision, cache) ??
+    await fetchListing(address, revision, options, reading);
   const inside = join(place, snapshotPath(address.repo, listing.commit));
   const snapshot = isFolder(inside) ? directory(inside) : undefined;
   const files = textFilesOf(address, listing);
   const missing = await firstNotCached(files, snapshot);
-  if (missing && !mayUseNetwork()) {
+  if (missing && !options.mayFetch) {
     throw notCached(address, `only a part of it, without ${missing.path}`);
   }
   const pinned = { ...address, revision: listing.commit };
@@ -137,21 +139,27 @@ async function revisionOf(
   return (cache && await commitOf(cache, address)) ?? revision;
 }
 
-/** The files of a revision: as a download has noted them in the cache, else as the hub says. */
-async function listingOf(
-  address: HubAddress,
+/** The files of a revision as a download has noted them in the cache, if one has. */
+async function notedListing(
+  { repo }: HubAddress,
   revision: string,
   cache: Folder | undefined,
+): Promise<HubListing | undefined> {
+  return cache && isCommit(revision)
+    ? await readNote(cache, repo, revision)
+    : undefined;
+}
+
+/** The files of a revision as the hub says. */
+async function fetchListing(
+  address: HubAddress,
+  revision: string,
+  { mayFetch }: OpenTextOptions,
   { client, retries, signal }: HubReading,
 ): Promise<HubListing> {
-  const { repo } = address;
-  if (cache && isCommit(revision)) {
-    const note = await readNote(cache, repo, revision);
-    if (note) return note;
-  }
-  if (!mayUseNetwork()) throw notCached(address, "nothing of it");
+  if (!mayFetch) throw notCached(address, "nothing of it");
   try {
-    const list = () => client.list(repo, revision, signal);
+    const list = () => client.list(address.repo, revision, signal);
     const few = { ...retries, nAttempts: N_LIST_ATTEMPTS };
     return await withRetries(few, signal, list);
   } catch (cause) {
@@ -163,11 +171,6 @@ async function listingOf(
       { cause },
     );
   }
-}
-
-/** Only `collect` and `train` fetch text. */
-function mayUseNetwork(): boolean {
-  return Deno.permissions.querySync({ name: "net" }).state === "granted";
 }
 
 function notCached(address: HubAddress, there: string): Error {

@@ -66,7 +66,7 @@ type TextFlags =
   & Partial<ConfigOf<typeof SKIP_TOKENS_FLAG>>;
 
 /** What a task does with a text. */
-export interface TextUse extends OpenTextOptions {
+export interface TextUse extends Omit<OpenTextOptions, "mayFetch"> {
   /** The task, as it is typed: "collect". */
   readonly task: string;
   /** The part that is read; all without it. */
@@ -99,7 +99,7 @@ export async function openText(
 ): Promise<OpenedText> {
   const { text_column, skip_empty, shuffle } = flags;
   const contexts = contextsOf(flags, model, task);
-  const { text, open } = await findText(typed, options);
+  const { text, open } = await findText(typed, { ...options, mayFetch: true });
   const corpus = await openCorpus(text, open, {
     textColumn: text_column,
     skipEmpty: skip_empty,

@@ -42,6 +42,12 @@ Deno.test("collect and data work in an object store as they do in a folder", asy
       Deno.readFileSync(join(cwd, "local", name)),
     );
   }
+  const texts = `s3://${BUCKET}/texts`;
+  server.put("texts/deep/a.jsonl", '{"text":"A dog ran home."}\n');
+  match(
+    await run("collect", `--text=${texts}`, "--out=of-store", "--quiet"),
+    / from 1 documents? in 1 shard /,
+  );
   match(
     await run("data", "check", remote, "--quiet"),
     /^[\d,]+ vectors in 2 shards \([^)]+\) are as they should be: /,
