@@ -248,11 +248,7 @@ export async function claimOutputFolder(
   return null;
 }
 
-/** Removes files that a write which was killed has left, and that nothing reads. */
-async function removeAll(
-  folder: string,
-  files: readonly string[],
-): Promise<void> {
+async function removeAll(folder: string, files: string[]): Promise<void> {
   for (const file of files) {
     const path = join(folder, file);
     await told("remove", path, () => Deno.remove(path));

@@ -9,7 +9,7 @@
  *                     ocs/COMMIT.json           ours: the files that there are, and those that were asked for
  * ```
  *
- * They are these few lines instead of the npm package `@huggingface/hub`, which has 5 MB and cannot resume.
+ * They are these few lines instead of the npm package `@huggingface/hub`, which cannot resume; uploads go through it.
  * @module
  */
 import { checkFileName } from "./source.ts";

@@ -45,6 +45,20 @@ const MAX_REDIRECTS = 5;
 /** Listings are held whole; the longest known have a few MB. */
 const MAX_LISTING_BYTES = 256 * 2 ** 20;
 
+/**
+ * The address of a hub, with a slash at its end.
+ * @throws {TypeError} If it is no address of the web.
+ */
+export function parseEndpoint(text: string): URL {
+  const url = URL.parse(text.replace(/\/*$/, "/"));
+  if (url && /^https?:$/.test(url.protocol) && url.username === "") return url;
+  throw new TypeError(
+    `Cannot use HF_ENDPOINT: expected an address such as https://huggingface.co: got ${
+      JSON.stringify(text)
+    }`,
+  );
+}
+
 /** The hub as one user sees it. */
 export class HubClient {
   readonly #endpoint: URL;
@@ -53,15 +67,7 @@ export class HubClient {
   /** @throws {TypeError} If the endpoint is no address of the web. */
   constructor(options: HubClientOptions) {
     this.#options = options;
-    const url = URL.parse(options.endpoint.replace(/\/*$/, "/"));
-    if (!url || !/^https?:$/.test(url.protocol) || url.username !== "") {
-      throw new TypeError(
-        `Cannot use HF_ENDPOINT: expected an address such as https://huggingface.co: got ${
-          JSON.stringify(options.endpoint)
-        }`,
-      );
-    }
-    this.#endpoint = url;
+    this.#endpoint = parseEndpoint(options.endpoint);
   }
 
   /**

@@ -11,13 +11,12 @@ import {
 } from "./parquet_chunks.ts";
 import { type ResidualLayout, rowCode, RowPages } from "./residual_pages.ts";
 import {
-  firstNonFinite,
   Header,
   HEADER_KEY,
   LABELS,
   type ResidualHeader,
-  type ResidualRows,
-} from "./residual_shard.ts";
+} from "./residual_header.ts";
+import { firstNonFinite, type ResidualRows } from "./residual_shard.ts";
 
 /** Rows with everything that is written. */
 export type LabeledResidualRows = Required<ResidualRows>;

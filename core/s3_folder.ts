@@ -35,7 +35,8 @@ export function s3Folder(
       if (source) return source;
       throw missingFile(name, file);
     },
-    list: () => listFolder(client, prefix === "" ? "" : `${prefix}/`),
+    list: ({ deep = false } = {}) =>
+      listFolder(client, prefix === "" ? "" : `${prefix}/`, deep),
   };
 }
 
@@ -155,10 +156,11 @@ function checkAnswer(
   );
 }
 
-/** Names of the objects whose keys begin so and have no further slash, without what they begin with; sorted. */
+/** Names of the objects whose keys begin so, without that; but for a deep listing those without a further slash. Sorted. */
 async function listFolder(
   client: S3Client,
   prefix: string,
+  deep: boolean,
 ): Promise<string[]> {
   const names = new Set<string>();
   const where = client.nameOf(prefix);
@@ -167,7 +169,7 @@ async function listFolder(
     const query = {
       "list-type": "2",
       "encoding-type": "url",
-      delimiter: "/",
+      ...(!deep && { delimiter: "/" }),
       prefix,
       ...(token !== undefined && { "continuation-token": token }),
     };
@@ -178,8 +180,9 @@ async function listFolder(
     );
     for (const key of keys) {
       const name = key.slice(prefix.length);
-      // Some programs mark a folder with an empty object of its name.
-      if (key.startsWith(prefix) && name !== "") names.add(name);
+      // Some programs mark a folder with an empty object of its name. Hidden folders are not looked into.
+      const isFile = name !== "" && !/\/$|(^|\/)\.[^/]*\//.test(name);
+      if (key.startsWith(prefix) && isFile) names.add(name);
     }
     if (next === undefined) return [...names].sort();
     token = next;

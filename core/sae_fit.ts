@@ -59,7 +59,7 @@ export function checkSaeFits(
     throw new RangeError(
       `${what}: expected a layer from 0 to ${
         n_layers - 1
-      }: got ${hookPoint}: give the model that it was trained on`,
+      }: got ${hookPoint}: give the model that it was trained on, or the layer with --layer if the SAE does not tell it`,
     );
   }
   if (

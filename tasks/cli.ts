@@ -17,7 +17,7 @@ import { SaeFile } from "../core/sae_file.ts";
 import { type Folder, readJson } from "../core/source.ts";
 import { Gpu, GpuLostError } from "../gpu/mod.ts";
 import { formatBytes } from "./format.ts";
-import { openFolderOrRepo } from "./hub_folder.ts";
+import { isFile, openFolderOrRepo } from "./hub_folder.ts";
 import { Progress, type ProgressOptions } from "./progress.ts";
 import { userPath } from "./storage.ts";
 
@@ -60,7 +60,7 @@ export const SAE_FLAG = {
   sae: {
     type: "string",
     help:
-      "folder or repository id of an SAE, as owner/name[/folder][@revision] after ./ocs download; models/tiny-olmo2-sae of this repo without it",
+      "SAE: a folder, its file (sae_final.pt, ae.pt, params.npz), or a repository id, as owner/name[/folder][@revision] after ./ocs download; models/tiny-olmo2-sae of this repo without it",
   },
 } as const satisfies FlagTable;
 
@@ -329,6 +329,7 @@ export async function openModel(
 
 /**
  * Opens the SAE that `--sae` names, or the embedded one.
+ * @param typed A folder, a file of weights, or a repository id.
  * @param layer Block it was trained behind, for files that do not tell.
  * @throws {Error} As `SaeFile.open`.
  */
@@ -336,10 +337,18 @@ export async function openSae(
   typed: string | undefined,
   layer?: number,
 ): Promise<SaeFile> {
+  const at = layer === undefined ? {} : { layer };
+  const path = typed === undefined
+    ? repoPath("models/tiny-olmo2-sae")
+    : userPath(typed);
+  if (isFile(path)) {
+    const file = basename(path);
+    return await SaeFile.open(directory(dirname(path)), { ...at, file });
+  }
   return await SaeFile.open(
     typed === undefined
-      ? directory(repoPath("models/tiny-olmo2-sae"))
-      : await openFolderOrRepo("SAE", typed, userPath(typed)),
-    layer === undefined ? {} : { layer },
+      ? directory(path)
+      : await openFolderOrRepo("SAE", typed, path),
+    at,
   );
 }

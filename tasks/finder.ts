@@ -5,11 +5,7 @@
 import { directory } from "../core/files.ts";
 import type { ConfigOf, FlagTable } from "../core/flags.ts";
 import { hookPlace, type HookPoint } from "../core/hook_point.ts";
-import {
-  checkpointFingerprint,
-  type ModelFolder,
-  startTokenId,
-} from "../core/model_folder.ts";
+import { type ModelFolder, startTokenId } from "../core/model_folder.ts";
 import { Olmo2 } from "../core/olmo2.ts";
 import { Sae } from "../core/sae.ts";
 import type { SaeFile } from "../core/sae_file.ts";
@@ -26,11 +22,7 @@ import {
   type FeatureIndex,
   FeatureIndexBuilder,
 } from "../steer/feature_index.ts";
-import {
-  FEATURES_FILE,
-  loadFeatureIndex,
-  saeFingerprint,
-} from "../steer/feature_index_file.ts";
+import { saeFingerprint } from "../steer/feature_index_file.ts";
 import { type FeatureLabels, readLabels } from "../steer/labels.ts";
 import {
   type FeatureMatch,
@@ -46,10 +38,10 @@ import {
   QUANTIZE_FLAG,
   SAE_FLAG,
   type TaskContext,
-  userPath,
 } from "./cli.ts";
 import { formatCount } from "./format.ts";
 import { modelBytes, passBytes } from "./memory.ts";
+import { openSavedIndex } from "./saved_index.ts";
 import { DOCUMENTS_HELP, findText } from "./text_open.ts";
 
 /** Flags that say what is read, and with what. */
@@ -174,17 +166,8 @@ export class Finder {
    */
   async index(): Promise<FeatureIndex> {
     const { index } = this.#flags;
-    const of = { ...this.fingerprints, d_sae: this.sae.d_sae };
-    if (index !== undefined) {
-      return await loadFeatureIndex(directory(userPath(index)), of);
-    }
-    const folder = directory(this.sae.name);
-    const { modelFingerprint: own = of.modelFingerprint } = this.sae.metadata;
-    if (await folder.has(FEATURES_FILE)) {
-      // The SAE's own model made it, even if another of the same sizes is in use.
-      const modelFingerprint = checkpointFingerprint(own);
-      return await loadFeatureIndex(folder, { ...of, modelFingerprint });
-    }
+    const saved = await openSavedIndex(this.sae, this.model, index);
+    if (saved) return saved;
     const { documents = QUICK_DOCUMENTS } = this.#flags;
     return await this.makeIndex(documents);
   }

@@ -19,7 +19,8 @@ export async function openHub(stallMs: number): Promise<HubClient> {
   });
 }
 
-async function readToken(): Promise<string | undefined> {
+/** The token of `HF_TOKEN`, else of the file that Python's login writes; undefined where there is none. */
+export async function readToken(): Promise<string | undefined> {
   const given = variable("HF_TOKEN") ??
     await Deno.readTextFile(`${hubHome(variable)}/token`).catch(() => "");
   const token = given.trim();

@@ -12,14 +12,9 @@ import type { Store } from "../core/store.ts";
  *
  * Its locks are the kernel's (`flock`), so they end with their process, however it ends. On NFS
  * they hold between machines where the mount has locks, as it has unless told otherwise.
- * @throws {Error} If the path is a file, or no path.
+ * @throws {Error} If the path is a file.
  */
 export async function localStore(path: string): Promise<Store> {
-  if (path.startsWith("s3://")) {
-    throw new TypeError(
-      `Cannot write to "${path}": expected a folder of this machine: got one of an object store: choose another folder`,
-    );
-  }
   if (await kindOf(path) === "file") {
     throw new Error(
       `Cannot write to "${path}": expected a folder: got a file: choose another folder`,
@@ -39,7 +34,7 @@ export async function localStore(path: string): Promise<Store> {
       if (!opened) throw missingFile(path, file);
       return await opened.open(file);
     },
-    list: async () => await (await folder())?.list() ?? [],
+    list: async (options) => await (await folder())?.list(options) ?? [],
     async folders(): Promise<string[]> {
       if (await kindOf(path) !== "folder") return [];
       const entries = await Array.fromAsync(Deno.readDir(path));

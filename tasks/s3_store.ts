@@ -20,7 +20,7 @@ export interface S3StoreOptions {
 }
 
 /** At most 10,000 of them make a file. */
-const PART_BYTES = 16 * 2 ** 20;
+const PART_BYTES = 8 * 2 ** 20;
 
 /**
  * A folder of an object store. Locks are objects that their process renews: see `lockS3`.

@@ -18,9 +18,15 @@ export function isRemote(typed: string): boolean {
   return typed.startsWith("s3://");
 }
 
-/** A path as a person typed it: relative to the folder where they typed it. What is in an object store stays as it is. */
+/**
+ * A path as a person typed it: relative to the folder where they typed it.
+ * @throws {TypeError} If it is in an object store: then nothing but {@link openPath}, {@link openFolder} and {@link openStore} takes it.
+ */
 export function userPath(path: string): string {
-  return isRemote(path) ? path : resolve(Deno.env.get("INIT_CWD") ?? ".", path);
+  if (!isRemote(path)) return resolve(Deno.env.get("INIT_CWD") ?? ".", path);
+  throw new TypeError(
+    `Cannot use "${path}" here: expected a path of this machine: got one of an object store: copy it here, or name another`,
+  );
 }
 
 /**

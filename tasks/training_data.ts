@@ -315,14 +315,16 @@ async function* readRows(
     signal.throwIfAborted();
     reader.submit(contexts.map(({ ids }) => ids));
     const rows = await reader.rows();
-    let row = 0;
-    for (const { kept } of contexts) {
-      for (const isKept of kept) {
-        const from = row++ * d_model;
-        if (isKept === 0) continue;
-        yield rows.subarray(from, from + d_model);
-        if (--left <= 0) return;
-      }
+    const kept = contexts.flatMap(({ kept }) => [...kept]);
+    // Those that are kept move to the front.
+    let nKept = 0;
+    for (let row = 0; row < kept.length && nKept < left; row++) {
+      if (kept[row] === 0) continue;
+      const start = row * d_model;
+      rows.copyWithin(nKept++ * d_model, start, start + d_model);
     }
+    if (nKept > 0) yield rows.subarray(0, nKept * d_model);
+    left -= nKept;
+    if (left <= 0) return;
   }
 }

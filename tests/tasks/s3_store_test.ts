@@ -37,6 +37,11 @@ Deno.test("s3Store() writes, lists, finds, reads and removes files, and signs ev
   assert.equal(store.name, "s3://residuals/run/a b");
   const names = ["a.txt", "it's (1)*.txt", "x+y&z.txt", "ü.txt"];
   assert.deepEqual(await store.list(), names);
+  server.put("run/a b/.git/hidden", "not told");
+  assert.deepEqual(
+    await store.list({ deep: true }),
+    [...names, "deep/file"].sort(),
+  );
   assert.equal(server.text("run/a b/ü.txt"), "in ü.txt");
   assert.equal(await store.has("a.txt"), true);
   await store.remove("a.txt");

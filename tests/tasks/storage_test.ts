@@ -1,6 +1,12 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { openPath, openStore, s3Address } from "../../tasks/storage.ts";
+import { readDocuments } from "../../core/text.ts";
+import {
+  openPath,
+  openStore,
+  s3Address,
+  userPath,
+} from "../../tasks/storage.ts";
 import { PrefetchedBatches } from "../../train/prefetched_batches.ts";
 import { rejectsInOneLine } from "../rejects_in_one_line.ts";
 import { runTask, scratchFolder } from "./run_task.ts";
@@ -70,6 +76,13 @@ Deno.test("s3Address() refuses in one line what is no address, and missing crede
   );
 });
 
+Deno.test("userPath() refuses in one line what is in an object store", async () => {
+  await rejectsInOneLine(
+    () => userPath("s3://data/x"),
+    /^TypeError: Cannot use "s3:\/\/data\/x" here: expected a path of this machine/,
+  );
+});
+
 /** Runs a test with a server that the variables of this process lead to. */
 async function withServer(
   test: (server: S3Server, env: Record<string, string>) => Promise<void>,
@@ -96,6 +109,10 @@ Deno.test("openPath() opens objects as the file or folder they are", async () =>
     const file = await openPath(`s3://${BUCKET}/texts/a.txt`);
     assert.ok("byteLength" in file);
     assert.deepEqual(await file.read(0, 1), Uint8Array.of(97));
+    const texts = readDocuments(`s3://${BUCKET}/texts`, openPath);
+    assert.deepEqual(await Array.fromAsync(texts), [
+      { id: "s3://residuals/texts/a.txt:1", text: "a" },
+    ]);
     const folder = await openPath(`s3://${BUCKET}/texts/`);
     assert.ok("list" in folder);
     assert.deepEqual(await folder.list(), ["a.txt"]);
