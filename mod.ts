@@ -91,6 +91,17 @@ export {
   type SaeWeights,
 } from "./core/sae_file.ts";
 export {
+  SAE_TARGETS,
+  type SaeTarget,
+  type SaeToWrite,
+  type WeightDtype,
+  type WriteFile,
+  writeSae,
+  type WriteSaeOptions,
+  type WrittenMetadata,
+} from "./core/sae_write.ts";
+export { type ControlVector, controlVectorGguf } from "./core/gguf.ts";
+export {
   type FeatureWindow,
   Sae,
   type SaeRows,

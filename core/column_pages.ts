@@ -63,6 +63,10 @@ export interface ColumnPages {
 /** Values of a page at most; a page of a few bytes can claim any number of equal ones. */
 const MAX_PAGE_VALUES = 2 ** 24;
 
+/** Bytes of a page of 32-bit values at most: four times as many as the values have, for levels and encodings, and a few. */
+const MAX_INT32_BYTES = 16;
+const INT32_SLACK = 1024;
+
 /** Numbers that the format gives to kinds of pages. */
 const DATA_PAGE = 0;
 const INDEX_PAGE = 1;
@@ -121,6 +125,9 @@ function pageOf(
     throw new RangeError(`a page of type ${type} has no header of its own`);
   }
   const n_values = wholeNumber(details, 1, MAX_PAGE_VALUES);
+  if (leaf.type === "INT32") {
+    wholeNumber(header, 2, n_values * MAX_INT32_BYTES + INT32_SLACK);
+  }
   const common = { n_values, body, n_bytes: nBytes };
   if (type === DICTIONARY_PAGE) {
     // A value of a dictionary is there, and has a byte at least.

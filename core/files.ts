@@ -3,6 +3,7 @@
  * `Source` or a `Folder`, and where everything is written.
  * @module
  */
+import { createHash } from "node:crypto";
 import { basename, dirname, join } from "node:path";
 import {
   checkFileName,
@@ -12,6 +13,10 @@ import {
   readJson,
   type Source,
 } from "./source.ts";
+import type { WrittenFile } from "./store.ts";
+
+/** Bytes that are written and hashed at a time, so that others get a turn. */
+const PIECE_BYTES = 4 * 2 ** 20;
 
 /**
  * Opens a file for ranged reads; dispose it when done.
@@ -126,12 +131,17 @@ async function listFiles(path: string, deep: boolean): Promise<string[]> {
  * Writes a file whole or not at all: to a temporary name beside it, synced to
  * the disk, then renamed. On failure the temporary file is removed and the old
  * file, if any, is as it was.
+ * @returns Its length, and its hash, which is taken of what is written while the disk writes it.
  * @throws {Error} If the folder does not exist or cannot be written, or the chunks fail.
  */
 export async function writeAtomic(
   path: string,
-  content: Uint8Array | string | AsyncIterable<Uint8Array>,
-): Promise<void> {
+  content:
+    | Uint8Array
+    | string
+    | Iterable<Uint8Array>
+    | AsyncIterable<Uint8Array>,
+): Promise<WrittenFile> {
   const unique = crypto.randomUUID().slice(0, 8);
   const temporary = join(dirname(path), `.${basename(path)}.${unique}.tmp`);
   const file = await told(
@@ -140,25 +150,39 @@ export async function writeAtomic(
     () => Deno.open(temporary, { write: true, createNew: true }),
   );
   try {
+    const hasher = createHash("sha256");
+    let bytes = 0;
     {
       using _ = file;
-      for await (const chunk of chunksOf(content)) {
-        await told("write", path, () => writeAll(file, chunk));
+      for await (const piece of piecesOf(content)) {
+        const writing = told("write", path, () => writeAll(file, piece));
+        hasher.update(piece);
+        await writing;
+        bytes += piece.length;
       }
       await told("write", path, () => file.sync());
     }
     await told("write", path, () => Deno.rename(temporary, path));
+    return { bytes, sha256: hasher.digest("hex") };
   } catch (error) {
     await Deno.remove(temporary).catch(() => {}); // the first error is the one to tell
     throw error;
   }
 }
 
-function chunksOf(
-  content: Uint8Array | string | AsyncIterable<Uint8Array>,
-): Iterable<Uint8Array> | AsyncIterable<Uint8Array> {
-  if (typeof content === "string") return [new TextEncoder().encode(content)];
-  return content instanceof Uint8Array ? [content] : content;
+async function* piecesOf(
+  content: Parameters<typeof writeAtomic>[1],
+): AsyncGenerator<Uint8Array> {
+  const chunks = typeof content === "string"
+    ? [new TextEncoder().encode(content)]
+    : content instanceof Uint8Array
+    ? [content]
+    : content;
+  for await (const chunk of chunks) {
+    for (let at = 0; at < chunk.length; at += PIECE_BYTES) {
+      yield chunk.subarray(at, at + PIECE_BYTES);
+    }
+  }
 }
 
 async function writeAll(file: Deno.FsFile, bytes: Uint8Array): Promise<void> {
@@ -181,10 +205,9 @@ export interface Manifest {
 }
 
 /**
- * Makes a folder the output of one run. A missing folder is created, and a
- * first manifest is written when all checks have passed; call it after
- * every other check of the input, so that a refused run writes nothing.
- * What a killed write left under a temporary name is removed.
+ * Makes a folder, which this process has locked, the output of one run. A missing folder is
+ * created, and a first manifest is written when all checks have passed; call it after every other
+ * check of the input. What a killed write left under a temporary name is removed.
  * @returns The manifest of the same run when it is resumed, else null.
  * @throws {Error} If the folder holds another run or other files: names the folder and the fix.
  */
@@ -200,7 +223,8 @@ export async function claimOutputFolder(
   const existing = await stat(path);
   if (existing && !existing.isDirectory) throw refuse("a file");
   if (existing) {
-    const names = Array.from(Deno.readDirSync(path), (entry) => entry.name);
+    const names = Array.from(Deno.readDirSync(path), (entry) => entry.name)
+      .filter((name) => !/^\..*\.lock$/.test(name)); // whoever claims has locked it
     const leftovers = names.filter((name) => /^\..*\.tmp$/.test(name));
     if (names.includes(MANIFEST_FILE)) {
       const manifest = await readManifest(path);
@@ -224,11 +248,7 @@ export async function claimOutputFolder(
   return null;
 }
 
-/** Removes files that a write which was killed has left, and that nothing reads. */
-async function removeAll(
-  folder: string,
-  files: readonly string[],
-): Promise<void> {
+async function removeAll(folder: string, files: string[]): Promise<void> {
   for (const file of files) {
     const path = join(folder, file);
     await told("remove", path, () => Deno.remove(path));
@@ -293,7 +313,7 @@ async function stat(path: string): Promise<Deno.FileInfo | null> {
   }
 }
 
-/** Runs a file operation; its failure says the operation, the path and the reason in one line. */
+/** Runs a file operation; its failure is a {@link fileError}. */
 export async function told<T>(
   verb: string,
   path: string,

@@ -36,6 +36,7 @@ export function decodeLists(
     Number.isInteger(width) && width > 0;
   if (!isKnown) return undefined;
   const bits = new Uint16Array(n_values);
+  const aligned = new Aligned();
   let dictionary: Dictionary | undefined;
   let filled = 0;
   for (const page of pages) {
@@ -43,7 +44,7 @@ export function decodeLists(
     const parts = partsOf(page, leaf);
     if (page.kind === "dictionary") {
       if (page.encoding > ENCODING.PLAIN_DICTIONARY) return undefined;
-      dictionary = dictionaryOf(parts.values, page.n_values);
+      dictionary = dictionaryOf(parts.values, page.n_values, aligned);
       continue;
     }
     const { n_values: n, encoding } = page;
@@ -51,7 +52,7 @@ export function decodeLists(
     if (!listsBeginEvery(width, parts.repetition, n, filled)) return undefined;
     const part = bits.subarray(filled, filled + n);
     if (encoding === ENCODING.PLAIN) {
-      plainInto(part, parts.values);
+      plainInto(part, parts.values, aligned);
     } else if (
       encoding !== ENCODING.RLE_DICTIONARY &&
         encoding !== ENCODING.PLAIN_DICTIONARY ||
@@ -103,21 +104,42 @@ export function decodeBinary(
 }
 
 /** Whether every value of a page is there. */
-function isFull({ definition }: PageParts, leaf: LeafColumn, n: number) {
+function isFull(
+  { definition }: PageParts,
+  leaf: LeafColumn,
+  n: number,
+): boolean {
   return leaf.maxDefinition === 0 || allAre(definition, leaf.maxDefinition, n);
 }
 
+/** Bytes as words of 32 bits; those that lie between words are copied to one place, again and again. */
+class Aligned {
+  #copy: Uint8Array<ArrayBuffer> = new Uint8Array(0);
+
+  /** The first n words; they are good until others are asked for. */
+  words(bytes: Uint8Array, n: number): Uint32Array {
+    if (bytes.byteOffset % 4 === 0) {
+      return new Uint32Array(bytes.buffer, bytes.byteOffset, n);
+    }
+    if (this.#copy.length < 4 * n) this.#copy = new Uint8Array(4 * n);
+    this.#copy.set(bytes.subarray(0, 4 * n));
+    return new Uint32Array(this.#copy.buffer, 0, n);
+  }
+}
+
 /** Values of 32 bits, of which the lower half is meant and the upper one is 0. */
-function plainInto(bits: Uint16Array, values: Uint8Array): void {
+function plainInto(
+  bits: Uint16Array,
+  values: Uint8Array,
+  aligned: Aligned,
+): void {
   const n = bits.length;
   if (values.length < 4 * n) {
     throw new RangeError(
       `expected ${n} values of 4 bytes in a page: got ${values.length} bytes`,
     );
   }
-  const isAligned = values.byteOffset % 4 === 0;
-  const bytes = isAligned ? values : values.slice(0, 4 * n);
-  const words = new Uint32Array(bytes.buffer, bytes.byteOffset, n);
+  const words = aligned.words(values, n);
   let all = 0;
   for (let i = 0; i < n; i++) {
     const word = words[i]!;
@@ -128,10 +150,14 @@ function plainInto(bits: Uint16Array, values: Uint8Array): void {
   throw new RangeError("expected values of 16 bits in a page: got larger ones");
 }
 
-function dictionaryOf(values: Uint8Array, n: number): Dictionary | undefined {
+function dictionaryOf(
+  values: Uint8Array,
+  n: number,
+  aligned: Aligned,
+): Dictionary | undefined {
   if (n > 2 ** MAX_INDEX_BITS) return undefined;
   const table = new Uint16Array(2 ** MAX_INDEX_BITS);
-  plainInto(table.subarray(0, n), values);
+  plainInto(table.subarray(0, n), values, aligned);
   return { values: table, n };
 }
 

@@ -69,3 +69,18 @@ export function hookPlace(hookPoint: HookPoint): HookPlace {
 export function defaultHookPoint(n_layers: number): HookPoint {
   return `resid_post[${Math.max(Math.floor(n_layers / 2) - 1, 0)}]`;
 }
+
+/** The module of a block, `layers.l` or GPT-2's `h.l`, with or without what it lies in; and dictionary_learning's name. */
+const BLOCK = /^(?:(?:\w+\.)*(?:layers|h)\.|resid_post_layer_)(\d+)$/;
+/** TransformerLens: the stream before or after a block. */
+const STREAM = /^blocks\.(\d+)\.hook_resid_(pre|post)$/;
+
+/** The hook point that other tools call by this name, such as `blocks.7.hook_resid_post`; undefined if it is no such. */
+export function hookPointNamed(name: string): HookPoint | undefined {
+  const [, block] = BLOCK.exec(name) ?? [];
+  const [, index, when] = STREAM.exec(name) ?? [];
+  // What goes into a block is what came out of the one before.
+  const layer = Number(block ?? index) - (when === "pre" ? 1 : 0);
+  const hookPoint = `resid_post[${layer}]`;
+  return isHookPoint(hookPoint) ? hookPoint : undefined;
+}

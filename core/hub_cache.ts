@@ -158,6 +158,13 @@ export function nameOfFolder(path: string): string {
   return parts.at(-1) ?? path;
 }
 
+/** The commit of the snapshot in the cache that a path leads to or into; undefined of other folders. */
+export function commitOfFolder(path: string): string | undefined {
+  const parts = path.split(/[/\\]+/);
+  const commit = parts[parts.lastIndexOf("snapshots") + 1] ?? "";
+  return isCommit(commit) ? commit : undefined;
+}
+
 /**
  * Checks the name of a file that a server gave.
  * @throws {RangeError} If it would lead out of its folder, or a terminal or a file system would stumble over it.

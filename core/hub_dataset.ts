@@ -109,6 +109,7 @@ function hubSource(
   return {
     name,
     byteLength,
+    isRemote: true,
     async read(start, end): Promise<Uint8Array<ArrayBuffer>> {
       checkRange(name, byteLength, start, end);
       const bytes = new Uint8Array(end - start);

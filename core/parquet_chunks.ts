@@ -124,7 +124,8 @@ export class ParquetChunks {
     kvMetadata: KeyValue[],
   ): Uint8Array<ArrayBuffer>[] {
     const writer = new ByteWriter();
-    const footer = new ParquetWriter({ writer, schema, kvMetadata });
+    const createdBy = "@open-concept/steering";
+    const footer = new ParquetWriter({ writer, schema, kvMetadata, createdBy });
     footer.row_groups = this.#rowGroups;
     footer.num_rows = BigInt(this.#nRows);
     footer.finish();

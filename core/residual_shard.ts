@@ -4,38 +4,18 @@
  * open-concept-steering (lists of uint16, as Hugging Face `datasets` writes them) are read too.
  * @module
  */
-import { z } from "zod";
-import { checkJson } from "./check_json.ts";
-import { type HookPoint, isHookPoint } from "./hook_point.ts";
 import { decodeBinary, decodeLists } from "./fixed_width.ts";
+import { type ColumnPages, ParquetFile, type RowGroup } from "./parquet.ts";
 import {
-  type ColumnPages,
-  type LeafColumn,
-  ParquetFile,
-  type RowGroup,
-} from "./parquet.ts";
+  checkColumns,
+  LABELS,
+  readHeader,
+  type ResidualHeader,
+} from "./residual_header.ts";
 import { BINARY_COLUMN, LIST_COLUMN } from "./residual_pages.ts";
 import type { Source } from "./source.ts";
 
-/** What a shard says of itself, so that it means something without its folder. */
-export interface ResidualHeader {
-  /** Name of the model that was read. */
-  readonly modelName: string;
-  /** Fingerprint of its weights and config. */
-  readonly modelFingerprint: string;
-  /** Revision of its repository, where it came from one. */
-  readonly revision?: string | undefined;
-  /** Where it was read. */
-  readonly hookPoint: HookPoint;
-  /** Element type of the rows. */
-  readonly dtype: "bf16";
-  /** Elements of a row. */
-  readonly d_model: number;
-  /** Rows of the shard, and elements of a row. */
-  readonly shape: readonly [n_rows: number, d_model: number];
-  /** What the model's vectors were multiplied by before they were stored; 1: they are as the model has them. */
-  readonly scale: number;
-}
+export type { ResidualHeader };
 
 /** Vectors with the tokens that they belong to. */
 export interface ResidualRows {
@@ -53,37 +33,11 @@ export interface ResidualRows {
   readonly documents?: Int32Array;
 }
 
-/** Key under which the header lies in the file. */
-export const HEADER_KEY = "open_concept_steering";
-/** Columns that say which token a row belongs to. */
-export const LABELS: readonly ["token_id", "position", "document"] = [
-  "token_id",
-  "position",
-  "document",
-];
-
-/** Larger than any model's stream; keeps a false header from claiming memory. */
-const MAX_D_MODEL = 1_048_576;
-
 /** Bytes of bf16 in a row group, which is read whole. */
 const MAX_GROUP_BYTES = 2 ** 30;
-
-/** The header as a file has it; the first shards that were written say neither shape nor scale. */
-interface StoredHeader extends Omit<ResidualHeader, "shape"> {
-  readonly shape?: ResidualHeader["shape"] | undefined;
-}
-
-/** Form of the header. */
-export const Header: z.ZodType<StoredHeader> = z.object({
-  modelName: z.string(),
-  modelFingerprint: z.string(),
-  revision: z.string().optional(),
-  hookPoint: z.string().refine(isHookPoint, "expected a hook point"),
-  dtype: z.literal("bf16"),
-  d_model: z.int().min(1).max(MAX_D_MODEL),
-  shape: z.tuple([z.int().min(1), z.int().min(1)]).optional(),
-  scale: z.number().positive().default(1),
-});
+/** Where rows have more bytes than this, they have at most as many times those of their pages as vectors of models can. */
+const SMALL_GROUP_BYTES = 64 * 2 ** 20;
+const MAX_GROUP_RATIO = 1024;
 
 /** An open shard. One row group at a time is in memory. */
 export class ResidualShard {
@@ -101,10 +55,14 @@ export class ResidualShard {
   /** Elements of a row; known with the first row group where there is no header. */
   #d_model: number | undefined;
 
-  private constructor(file: ParquetFile, header: ResidualHeader | undefined) {
+  private constructor(
+    file: ParquetFile,
+    header: ResidualHeader | undefined,
+    d_model: number | undefined,
+  ) {
     this.#isBinary = !file.columns.includes(LIST_COLUMN);
     this.#hasLabels = LABELS.every((name) => file.columns.includes(name));
-    this.#d_model = header?.d_model;
+    this.#d_model = header?.d_model ?? d_model;
     this.name = file.name;
     this.header = header;
     this.n_rows = file.n_rows;
@@ -114,13 +72,17 @@ export class ResidualShard {
 
   /**
    * Reads and checks the footer.
+   * @param options.d_model Elements that a row must have, for shards that do not say it; those of the first row group when absent.
    * @throws {SyntaxError} If it is no parquet file, damaged, or holds no residuals.
    */
-  static async open(source: Source): Promise<ResidualShard> {
+  static async open(
+    source: Source,
+    { d_model }: { readonly d_model?: number } = {},
+  ): Promise<ResidualShard> {
     const file = await ParquetFile.open(source);
     const header = readHeader(file);
     checkColumns(file, header);
-    return new ResidualShard(file, header);
+    return new ResidualShard(file, header, d_model);
   }
 
   /**
@@ -194,7 +156,7 @@ export class ResidualShard {
       BINARY_COLUMN,
       group,
       (pages) => {
-        this.#checkGroupBytes(2 * d_model * pages.n_values);
+        this.#checkGroup(2 * d_model * pages.n_values, pages);
         return decodeBinary(pages, 2 * d_model);
       },
     );
@@ -216,7 +178,7 @@ export class ResidualShard {
       LIST_COLUMN,
       group,
       (pages: ColumnPages, n_rows) => {
-        this.#checkGroupBytes(2 * pages.n_values);
+        this.#checkGroup(2 * pages.n_values, pages);
         return decodeLists(pages, n_rows);
       },
     );
@@ -249,10 +211,16 @@ export class ResidualShard {
     });
   }
 
-  #checkGroupBytes(n_bytes: number): void {
-    if (n_bytes <= MAX_GROUP_BYTES) return;
+  /** Refuses rows of so many bytes before anything is allocated for them. */
+  #checkGroup(n_bytes: number, { pages }: ColumnPages): void {
+    const stored = pages.reduce((sum, { body }) => sum + body.length, 0);
+    const most = Math.min(
+      MAX_GROUP_BYTES,
+      Math.max(SMALL_GROUP_BYTES, MAX_GROUP_RATIO * stored),
+    );
+    if (n_bytes <= most) return;
     throw new RangeError(
-      `Cannot read "${this.name}": expected at most ${MAX_GROUP_BYTES} bytes of rows in a row group, which is read whole: got ${n_bytes}: write it with smaller row groups`,
+      `Cannot read "${this.name}": expected at most ${most} bytes of rows in a row group, which is read whole: got ${n_bytes} in ${stored} of the file: write it with smaller row groups`,
     );
   }
 
@@ -263,66 +231,6 @@ export class ResidualShard {
       }: got something else: collect it again`,
     );
   }
-}
-
-function readHeader(file: ParquetFile): ResidualHeader | undefined {
-  const text = file.keyValues.get(HEADER_KEY);
-  if (text === undefined) return undefined;
-  let json: unknown;
-  try {
-    json = JSON.parse(text);
-  } catch {
-    // Falls through to the schema, which refuses undefined.
-  }
-  const { d_model, ...rest } = checkJson(Header, json, file.name);
-  const shape = [file.n_rows, d_model] as const;
-  if (rest.shape && String(rest.shape) !== String(shape)) {
-    throw new SyntaxError(
-      `Cannot read "${file.name}": expected ${rest.shape[0]} rows of ${
-        rest.shape[1]
-      } by its header: got ${file.n_rows} of ${d_model}: collect it again`,
-    );
-  }
-  return { ...rest, d_model, shape };
-}
-
-/** Refuses a file whose columns are not those of residuals. */
-function checkColumns(
-  file: ParquetFile,
-  header: ResidualHeader | undefined,
-): void {
-  const refuse = (expected: string, got: string): SyntaxError =>
-    new SyntaxError(
-      `Cannot read "${file.name}": expected ${expected}: got ${got}: collect it again`,
-    );
-  const lists = file.columns.includes(LIST_COLUMN);
-  if (!lists && !header) {
-    throw refuse(
-      `residuals, a column "${BINARY_COLUMN}" with our header or "${LIST_COLUMN}"`,
-      `columns ${file.columns.join(", ")}`,
-    );
-  }
-  const rows = file.leaf(lists ? LIST_COLUMN : BINARY_COLUMN);
-  if (lists && !(rows?.isUint16 && rows.maxRepetition === 1)) {
-    throw refuse(
-      `a column "${LIST_COLUMN}" of lists of uint16`,
-      describeLeaf(rows),
-    );
-  }
-  if (!lists && !(rows?.type === "BYTE_ARRAY" && rows.maxRepetition === 0)) {
-    throw refuse(`a column "${BINARY_COLUMN}" of binary`, describeLeaf(rows));
-  }
-  const labels = LABELS.filter((name) => file.columns.includes(name));
-  for (const name of header ? LABELS : labels) {
-    const leaf = file.leaf(name);
-    if (leaf?.type === "INT32" && leaf.maxRepetition === 0) continue;
-    throw refuse(`a column "${name}" of int32`, describeLeaf(leaf));
-  }
-}
-
-function describeLeaf(leaf: LeafColumn | undefined): string {
-  if (!leaf) return "none";
-  return `${leaf.maxRepetition > 0 ? "lists of " : ""}${leaf.type}`;
 }
 
 /** Index of the first infinity or NaN among bf16 bits, or -1. */

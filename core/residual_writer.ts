@@ -11,13 +11,12 @@ import {
 } from "./parquet_chunks.ts";
 import { type ResidualLayout, rowCode, RowPages } from "./residual_pages.ts";
 import {
-  firstNonFinite,
   Header,
   HEADER_KEY,
   LABELS,
   type ResidualHeader,
-  type ResidualRows,
-} from "./residual_shard.ts";
+} from "./residual_header.ts";
+import { firstNonFinite, type ResidualRows } from "./residual_shard.ts";
 
 /** Rows with everything that is written. */
 export type LabeledResidualRows = Required<ResidualRows>;
@@ -26,18 +25,6 @@ export type LabeledResidualRows = Required<ResidualRows>;
 export type NewResidualHeader =
   & Omit<ResidualHeader, "shape" | "scale">
   & Partial<Pick<ResidualHeader, "scale">>;
-
-/** A shard as the manifest of its folder lists it. */
-export interface ShardEntry {
-  /** File name in the folder. */
-  readonly file: string;
-  /** Number of rows. */
-  readonly n_rows: number;
-  /** Length of the file. */
-  readonly bytes: number;
-  /** SHA-256 of the file, in hexadecimal. */
-  readonly sha256: string;
-}
 
 /** Rows that are decoded at once at most. */
 const ROW_GROUP_ROWS = 4096;

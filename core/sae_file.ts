@@ -1,30 +1,27 @@
 /**
- * SAE files. Ours have the layout of SAELens 6 (`cfg.json` and
- * `sae_weights.safetensors`) with our metadata inside; those of open-concept-steering are read too.
+ * SAE files. Ours have the layout of SAELens 6 (`cfg.json` and `sae_weights.safetensors`) with our metadata inside;
+ * those of open-concept-steering, sparsify, dictionary_learning and Gemma Scope are read too.
  *
  * Saved weights are folded: they take raw activations and give raw ones, and
  * every decoder row has norm 1, so that activations and strengths of features compare;
  * but for topk, where the norms stay in the decoder, as they would change what the k largest are.
  * An SAE of batchtopk is saved as a jumprelu with one threshold for all features.
+ *
+ * Whatever a file has, it is read as pre = x·W_encᵀ + b_enc with relu, topk or jumprelu: biases that are taken from
+ * the input, scales of it and gates are folded. Features have the values that the tool which wrote them gives.
  * @module
  */
+import type { SaeArchitecture, SaeLayout, SaeMetadata } from "./sae_config.ts";
+import type { LazyVector } from "./sae_form.ts";
 import {
-  CONFIG_FILES,
-  parseSaeConfig,
-  type SaeArchitecture,
-  type SaeConfig,
-  type SaeLayout,
-  type SaeMetadata,
-} from "./sae_config.ts";
-import {
-  DENSITY_FILE,
-  FEATURE_MAX_FILE,
-  type SaeWeights,
-  WEIGHTS_FILE,
-} from "./sae_save.ts";
-import { type FeatureRows, featureRows, floatVector } from "./sae_rows.ts";
+  type OpenedSae,
+  openSaeForm,
+  type SaeOpenOptions,
+} from "./sae_open.ts";
+import { floatVector } from "./sae_rows.ts";
+import { DENSITY_FILE, FEATURE_MAX_FILE, type SaeWeights } from "./sae_save.ts";
 import { Safetensors } from "./safetensors.ts";
-import { type Folder, readJson } from "./source.ts";
+import type { Folder, Source } from "./source.ts";
 
 export type { SaeArchitecture, SaeLayout, SaeMetadata } from "./sae_config.ts";
 export {
@@ -36,22 +33,6 @@ export {
   saveSae,
   type WriteFile,
 } from "./sae_save.ts";
-
-/** What the layouts call the tensors, and which way round the matrices are. */
-const TENSORS = {
-  "saelens": {
-    W_enc: ["W_enc", "[d_model, d_sae]"],
-    b_enc: "b_enc",
-    W_dec: ["W_dec", "[d_sae, d_model]"],
-    b_dec: "b_dec",
-  },
-  "open-concept-steering": {
-    W_enc: ["encode.weight", "[d_sae, d_model]"],
-    b_enc: "encode.bias",
-    W_dec: ["decode.weight", "[d_model, d_sae]"],
-    b_dec: "decode.bias",
-  },
-} as const;
 
 /** An open SAE folder. Weights are read by runs of features. */
 export class SaeFile {
@@ -65,48 +46,37 @@ export class SaeFile {
   readonly d_sae: number;
   /** What is known of it. */
   readonly metadata: SaeMetadata;
+  /** The file of its weights, as it is. */
+  readonly weightsFile: Source;
   readonly #folder: Folder;
-  readonly #weights: Safetensors;
-  readonly #W_enc: FeatureRows;
-  readonly #W_dec: FeatureRows;
+  readonly #form: OpenedSae;
 
-  private constructor(folder: Folder, config: SaeConfig, weights: Safetensors) {
-    const { layout, d_model, d_sae, metadata } = config;
-    const { W_enc, W_dec } = TENSORS[layout];
+  private constructor(folder: Folder, form: OpenedSae) {
     this.name = folder.name;
-    this.layout = layout;
-    this.d_model = d_model;
-    this.d_sae = d_sae;
-    this.metadata = metadata;
+    this.layout = form.layout;
+    this.d_model = form.d_model;
+    this.d_sae = form.d_sae;
+    this.metadata = form.metadata;
+    this.weightsFile = form.weightsFile;
     this.#folder = folder;
-    this.#weights = weights;
-    this.#W_enc = featureRows(weights, W_enc[0], d_sae, d_model, W_enc[1]);
-    this.#W_dec = featureRows(weights, W_dec[0], d_sae, d_model, W_dec[1]);
+    this.#form = form;
   }
 
   /**
-   * Reads the config and the header of the weights.
-   * @param options.layer Block that the SAE was trained behind. Files of open-concept-steering do
-   * not tell it; with it their hook point is `final_norm@layer`, without it they have none.
+   * Reads the config and the description of the weights.
+   * @param options.layer Block that the SAE was trained behind, for files that do not tell it, in place of what
+   * their layout has: those of open-concept-steering are of `final_norm@15` without it.
+   * @param options.file File of the weights in the folder, such as `sae_final.pt`; found without it.
    * @throws {Error} If a file is missing.
-   * @throws {SyntaxError} If the config is damaged, or of an SAE that cannot be run.
-   * @throws {TypeError} If a matrix has another shape or dtype than the config tells.
+   * @throws {SyntaxError} If a file is damaged, or of an SAE that cannot be run.
+   * @throws {TypeError} If a matrix has another shape or dtype than the config tells, or a pickle names anything but weights.
    * @throws {RangeError} If the weights are damaged, or the SAE is of another layer.
    */
   static async open(
     folder: Folder,
-    options: { layer?: number } = {},
+    options: SaeOpenOptions = {},
   ): Promise<SaeFile> {
-    const layout = await findLayout(folder);
-    const source = await folder.open(CONFIG_FILES[layout]);
-    const config = parseSaeConfig(
-      layout,
-      await readJson(source),
-      source.name,
-      options.layer,
-    );
-    const weights = await Safetensors.open(await folder.open(WEIGHTS_FILE));
-    return new SaeFile(folder, config, weights);
+    return new SaeFile(folder, await openSaeForm(folder, options));
   }
 
   /** f32 `[end - start, d_model]`: what features [start, end) read. */
@@ -114,7 +84,7 @@ export class SaeFile {
     start: number,
     end: number,
   ): Promise<Float32Array<ArrayBuffer>> {
-    return this.#W_enc.rows(start, end);
+    return this.#form.W_enc.rows(start, end);
   }
 
   /** f32 `[end - start, d_model]`: what features [start, end) write. */
@@ -122,17 +92,17 @@ export class SaeFile {
     start: number,
     end: number,
   ): Promise<Float32Array<ArrayBuffer>> {
-    return this.#W_dec.rows(start, end);
+    return this.#form.W_dec.rows(start, end);
   }
 
   /** Encoder biases, f32 `[d_sae]`. */
   b_enc(): Promise<Float32Array<ArrayBuffer>> {
-    return floatVector(this.#weights, TENSORS[this.layout].b_enc, this.d_sae);
+    return this.#vector("b_enc", this.#form.b_enc);
   }
 
   /** Decoder bias, f32 `[d_model]`. */
   b_dec(): Promise<Float32Array<ArrayBuffer>> {
-    return floatVector(this.#weights, TENSORS[this.layout].b_dec, this.d_model);
+    return this.#vector("b_dec", this.#form.b_dec);
   }
 
   /** Function from pre-activations to activations. */
@@ -150,8 +120,9 @@ export class SaeFile {
    * takes the relu as well.
    */
   async threshold(): Promise<Float32Array<ArrayBuffer> | undefined> {
-    if (this.architecture !== "jumprelu") return undefined;
-    const values = await floatVector(this.#weights, "threshold", this.d_sae);
+    const { threshold } = this.#form;
+    if (!threshold) return undefined;
+    const values = await this.#vector("threshold", threshold);
     return values.map((value) => Math.max(value, 0));
   }
 
@@ -180,6 +151,21 @@ export class SaeFile {
     return this.#perFeature(DENSITY_FILE, "sparsity");
   }
 
+  /** A vector in f32. What is folded can leave the range of numbers, though what is stored does not. */
+  async #vector(
+    name: string,
+    read: LazyVector,
+  ): Promise<Float32Array<ArrayBuffer>> {
+    const values = Float32Array.from(await read());
+    const bad = values.findIndex((value) => !Number.isFinite(value));
+    if (bad < 0) return values;
+    throw new RangeError(
+      `Cannot read "${this.name}": expected finite values of ${name}: got ${
+        values[bad]
+      } at [${bad}] once all is folded: the file is damaged: fetch it again`,
+    );
+  }
+
   async #perFeature(
     file: string,
     tensor: string,
@@ -188,16 +174,4 @@ export class SaeFile {
     const opened = await Safetensors.open(await this.#folder.open(file));
     return await floatVector(opened, tensor, this.d_sae);
   }
-}
-
-async function findLayout(folder: Folder): Promise<SaeLayout> {
-  const layouts = ["saelens", "open-concept-steering"] as const;
-  for (const layout of layouts) {
-    if (await folder.has(CONFIG_FILES[layout])) return layout;
-  }
-  throw new Error(
-    `Cannot open an SAE in "${folder.name}": expected ${
-      layouts.map((layout) => CONFIG_FILES[layout]).join(" or ")
-    }: got neither: name the folder of an SAE`,
-  );
 }

@@ -5,7 +5,7 @@
 import { hookPlace, type HookPoint } from "./hook_point.ts";
 import { checkpointFingerprint } from "./model_folder.ts";
 import type { Olmo2Config } from "./olmo2_config.ts";
-import type { ResidualManifest } from "./residuals.ts";
+import type { ResidualFacts } from "./residuals.ts";
 import type { SaeMetadata } from "./sae_config.ts";
 
 /** What is asked of an SAE; a `SaeFile` is one. */
@@ -59,7 +59,7 @@ export function checkSaeFits(
     throw new RangeError(
       `${what}: expected a layer from 0 to ${
         n_layers - 1
-      }: got ${hookPoint}: give the model that it was trained on`,
+      }: got ${hookPoint}: give the model that it was trained on, or the layer with --layer if the SAE does not tell it`,
     );
   }
   if (
@@ -79,8 +79,8 @@ export function checkSaeFits(
 export interface ResidualsToFit {
   /** What errors call them. */
   readonly name: string;
-  /** Their hook point and model. */
-  readonly manifest: Pick<ResidualManifest, "model" | "hookPoint">;
+  /** Their hook point and model, as far as they tell them. */
+  readonly manifest: Pick<ResidualFacts, "model" | "hookPoint">;
 }
 
 /**
@@ -105,14 +105,17 @@ export function checkResidualsFit(
       `${what}: expected d_model ${model.d_model}: got ${sae.d_model}: ${fix}`,
     );
   }
-  if (trainedAt !== undefined && trainedAt !== hookPoint) {
+  if (
+    trainedAt !== undefined && hookPoint !== undefined &&
+    trainedAt !== hookPoint
+  ) {
     throw new RangeError(
       `${what}: expected an SAE of ${hookPoint}: got one of ${trainedAt}: ${fix}`,
     );
   }
   if (
-    modelFingerprint !== undefined && modelFingerprint !== model.fingerprint &&
-    !options.anyModel
+    modelFingerprint !== undefined && model.fingerprint !== undefined &&
+    modelFingerprint !== model.fingerprint && !options.anyModel
   ) {
     throw new RangeError(
       `${what}: expected an SAE of ${model.name} (${model.fingerprint}): got one of ${modelFingerprint}: ${fix}, or give --any-model if one is a tuned copy`,

@@ -3,14 +3,12 @@
  * @module
  */
 import type { HookPoint } from "./hook_point.ts";
-import {
-  CONFIG_FILES,
-  parseSaeConfig,
-  type SaeArchitecture,
-  saeLensConfig,
-  type SaeMetadata,
-} from "./sae_config.ts";
+import type { SaeArchitecture, SaeMetadata } from "./sae_config.ts";
+import { type SaeToWrite, type WriteFile, writeSae } from "./sae_write.ts";
+import { vectorTensor } from "./sae_write_rows.ts";
 import { safetensorsChunks } from "./safetensors.ts";
+
+export { WEIGHTS_FILE, type WriteFile } from "./sae_write.ts";
 
 /** The weights of an SAE in host memory, all f32. */
 export interface SaeWeights {
@@ -30,14 +28,6 @@ export interface SaeWeights {
   readonly threshold?: Float32Array;
 }
 
-/** Writes one file of a folder, whole or not at all. */
-export type WriteFile = (
-  file: string,
-  content: string | Uint8Array | AsyncIterable<Uint8Array>,
-) => Promise<void>;
-
-/** File of the weights. */
-export const WEIGHTS_FILE = "sae_weights.safetensors";
 /** File of each feature's largest activation. */
 export const FEATURE_MAX_FILE = "feature_max.safetensors";
 /** File of each feature's firing density. */
@@ -105,7 +95,7 @@ export interface FeatureMeasurements {
 }
 
 /**
- * Writes an SAE: the weights first, and the config, which makes it one, last.
+ * Writes an SAE as SAELens 6 lays it out: the weights first, and the config, which makes it one, last.
  * @throws {TypeError} If an array has another length than d_sae and d_model tell, or jumprelu has no thresholds.
  * @throws {RangeError} If a value is not finite, or a decoder row is not folded to norm 1 (topk: any). Nothing is written then.
  */
@@ -114,25 +104,29 @@ export async function saveSae(
   { weights, metadata }: SaeToSave,
 ): Promise<void> {
   checkWeights(weights, metadata.architecture);
-  const { d_model, d_sae, W_enc, b_enc, W_dec, b_dec, threshold } = weights;
-  const config = saeLensConfig(d_model, d_sae, metadata);
-  parseSaeConfig("saelens", config, CONFIG_FILES.saelens);
-  await write(
-    WEIGHTS_FILE,
-    safetensorsChunks([
-      {
-        name: "W_enc",
-        dtype: "F32",
-        shape: [d_model, d_sae],
-        bytes: () => transposedChunks(W_enc, d_sae, d_model),
-      },
-      f32("b_enc", [d_sae], b_enc),
-      f32("W_dec", [d_sae, d_model], W_dec),
-      f32("b_dec", [d_model], b_dec),
-      ...(threshold ? [f32("threshold", [d_sae], threshold)] : []),
-    ]),
-  );
-  await write(CONFIG_FILES.saelens, JSON.stringify(config, null, 2) + "\n");
+  // Rows in memory cost nothing to read again, so that small parts are transposed at a time.
+  const options = { blockBytes: 16 * 2 ** 20 };
+  await writeSae(write, toWrite(weights, metadata), "saelens", options);
+}
+
+/** Weights in memory as an SAE to write; its rows are views. */
+function toWrite(
+  weights: SaeWeights,
+  metadata: SaeToSave["metadata"],
+): SaeToWrite {
+  const { d_model, d_sae } = weights;
+  const rowsOf = (W: Float32Array) => (start: number, end: number) =>
+    Promise.resolve(W.subarray(start * d_model, end * d_model));
+  return {
+    d_model,
+    d_sae,
+    metadata,
+    rowsOfEncoder: rowsOf(weights.W_enc),
+    rowsOfDecoder: rowsOf(weights.W_dec),
+    b_enc: () => Promise.resolve(weights.b_enc),
+    b_dec: () => Promise.resolve(weights.b_dec),
+    threshold: () => Promise.resolve(weights.threshold),
+  };
 }
 
 /** Writes the largest activation of each feature, f32 `[d_sae]`, finite and from 0, beside the weights. */
@@ -140,10 +134,9 @@ export async function saveFeatureMax(
   write: WriteFile,
   featureMax: Float32Array,
 ): Promise<void> {
-  const shape = [featureMax.length];
   await write(
     FEATURE_MAX_FILE,
-    safetensorsChunks([f32("feature_max", shape, featureMax)]),
+    safetensorsChunks([vectorTensor("feature_max", "F32", featureMax)]),
   );
 }
 
@@ -171,42 +164,12 @@ export async function saveFeatureMeasurements(
     );
   }
   await saveFeatureMax(write, featureMax);
-  const shape = [featureMax.length];
   // As SAELens has it: features that never fire are at -10.
   const logDensity = density.map((share) => Math.log10(share + 1e-10));
   await write(
     DENSITY_FILE,
-    safetensorsChunks([f32("sparsity", shape, logDensity)]),
+    safetensorsChunks([vectorTensor("sparsity", "F32", logDensity)]),
   );
-}
-
-function f32(
-  name: string,
-  shape: readonly number[],
-  values: Float32Array,
-): { name: string; dtype: "F32"; shape: readonly number[]; bytes: Uint8Array } {
-  const { buffer, byteOffset, byteLength } = values;
-  const bytes = new Uint8Array(buffer, byteOffset, byteLength);
-  return { name, dtype: "F32", shape, bytes };
-}
-
-/** The transpose of `[d_sae, d_model]`, a few of its rows at a time. */
-async function* transposedChunks(
-  W: Float32Array,
-  d_sae: number,
-  d_model: number,
-): AsyncGenerator<Uint8Array> {
-  const chunkRows = Math.max(1, Math.floor(2 ** 22 / d_sae));
-  for (let row = 0; row < d_model; row += chunkRows) {
-    const n = Math.min(chunkRows, d_model - row);
-    const chunk = new Float32Array(n * d_sae);
-    for (let i = 0; i < d_sae; i++) {
-      for (let j = 0; j < n; j++) {
-        chunk[j * d_sae + i] = W[i * d_model + row + j]!;
-      }
-    }
-    yield new Uint8Array(chunk.buffer);
-  }
 }
 
 function checkWeights(

@@ -12,8 +12,8 @@ import {
   type StoredDtype,
   type TensorInfo,
 } from "./safetensors_header.ts";
-import { type Folder, readJson, type Source } from "./source.ts";
-import { nearest } from "./suggest.ts";
+import { checkRange, type Folder, readJson, type Source } from "./source.ts";
+import { missingTensor } from "./tensor_file.ts";
 
 export type { StoredDtype, TensorInfo } from "./safetensors_header.ts";
 export { safetensorsChunks, type TensorToWrite } from "./safetensors_writer.ts";
@@ -49,6 +49,11 @@ export class Safetensors {
   static async open(source: Source): Promise<Safetensors> {
     const { tensors, metadata } = await readHeader(source);
     return new Safetensors(source, tensors, metadata);
+  }
+
+  /** What errors call it: the file. */
+  get name(): string {
+    return this.source.name;
   }
 
   /**
@@ -88,6 +93,20 @@ export class Safetensors {
       start + first * rowBytes,
       start + last * rowBytes,
     );
+  }
+
+  /**
+   * The bytes [start, end) of a tensor, counted from its first.
+   * @throws {RangeError} If there is no such tensor, or the range is not inside it.
+   */
+  async read(
+    name: string,
+    start: number,
+    end: number,
+  ): Promise<Uint8Array<ArrayBuffer>> {
+    const info = this.info(name);
+    checkRange(this.name, info.end - info.start, start, end);
+    return await this.source.read(info.start + start, info.start + end);
   }
 
   /**
@@ -160,20 +179,6 @@ const INTEGERS: Partial<
   U64: (buffer) => new BigUint64Array(buffer),
   I64: (buffer) => new BigInt64Array(buffer),
 };
-
-/** The error of a file or checkpoint that lacks a tensor: lists the nearest names. */
-function missingTensor(
-  file: string,
-  name: string,
-  names: Iterable<string>,
-): RangeError {
-  const near = nearest(name, names, 3).map((other) => `"${other}"`);
-  return new RangeError(
-    `Cannot read "${file}": no tensor "${name}"${
-      near.length > 0 ? `: the nearest are ${near.join(", ")}` : ""
-    }: check that the files of this folder belong together`,
-  );
-}
 
 /** The tensors of a model, wherever they lie. Headers are in memory, weights are not. */
 export interface Checkpoint {

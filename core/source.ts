@@ -10,6 +10,8 @@ export interface Source {
   readonly name: string;
   /** Length in bytes. */
   readonly byteLength: number;
+  /** Whether each read is a request over the network. */
+  readonly isRemote?: boolean;
   /**
    * Reads the bytes [start, end) into an array of its own, at offset 0 of its
    * buffer, which therefore can be viewed as any element type.
@@ -114,6 +116,7 @@ export async function urlSource(url: string): Promise<Source> {
   return {
     name: url,
     byteLength,
+    isRemote: true,
     async read(start, end): Promise<Uint8Array<ArrayBuffer>> {
       checkRange(url, byteLength, start, end);
       if (start === end) return new Uint8Array(0);

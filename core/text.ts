@@ -5,7 +5,12 @@
  */
 import type { Folder, Source } from "./source.ts";
 import { storybook } from "./storybook.ts";
-import type { CorpusDocument, NumberedDocument } from "./text_document.ts";
+import type {
+  CorpusDocument,
+  DocumentOptions,
+  NumberedDocument,
+  NumberedPlace,
+} from "./text_document.ts";
 import {
   isTextFile,
   type NextWanted,
@@ -23,6 +28,7 @@ import {
 export type {
   ChatDocument,
   CorpusDocument,
+  DocumentOptions,
   NumberedDocument,
   TextDocument,
 } from "./text_document.ts";
@@ -31,14 +37,8 @@ export type { TextShard } from "./text_order.ts";
 /** Opens a path as what it is. */
 export type OpenPath = (path: string) => Promise<Source | Folder>;
 
-/** Options of reading. */
-export interface ReadOptions {
-  /** Field or column of the text; default "text". */
-  readonly textColumn?: string;
-}
-
 /** Which documents of a text are read, and in which order. */
-export interface CorpusOptions extends ReadOptions {
+export interface CorpusOptions extends DocumentOptions {
   /** The part that is read; all without it. */
   readonly shard?: TextShard | undefined;
   /** Seed of the order; that of the files without it. */
@@ -84,7 +84,7 @@ export async function openCorpus(
   options: CorpusOptions = {},
 ): Promise<Corpus> {
   const { shard = { index: 0, count: 1 }, shuffleSeed } = options;
-  const { read, ...text } = spec.startsWith("storybook:")
+  const { read, sample, ...text } = spec.startsWith("storybook:")
     ? openStorybook(spec)
     : openFiles(await textFiles(spec, open), options);
   return {
@@ -92,11 +92,21 @@ export async function openCorpus(
     name: spec,
     read(first = 0, end = Infinity): AsyncGenerator<NumberedDocument> {
       const wanted = wantedOfShard(shard, first, end);
-      if (shuffleSeed === undefined) return read(wanted);
+      if (shuffleSeed === undefined) return withText(read(wanted));
       const windows = read(wantedWindows(wanted));
-      return shuffleWindows(windows, shuffleSeed, wanted);
+      return withText(shuffleWindows(windows, shuffleSeed, wanted));
     },
+    sample: (n) => withText(sample(n)),
   };
+}
+
+/** The documents that are not passed over. */
+async function* withText(
+  places: AsyncIterable<NumberedPlace>,
+): AsyncGenerator<NumberedDocument> {
+  for await (const { index, document } of places) {
+    if (document) yield { index, document };
+  }
 }
 
 /**
@@ -109,15 +119,16 @@ export async function openCorpus(
 export async function* readDocuments(
   spec: string,
   open: OpenPath,
-  options: ReadOptions = {},
+  options: DocumentOptions = {},
 ): AsyncGenerator<CorpusDocument> {
   const corpus = await openCorpus(spec, open, options);
   for await (const { document } of corpus.read()) yield document;
 }
 
 /** A text in the order of its files and row groups. */
-interface OpenText extends Omit<Corpus, "name" | "read"> {
-  read(wanted: NextWanted): AsyncGenerator<NumberedDocument>;
+interface OpenText extends Pick<Corpus, "files" | "isEndless"> {
+  read(wanted: NextWanted): AsyncGenerator<NumberedPlace>;
+  sample(n: number): AsyncGenerator<NumberedPlace>;
 }
 
 async function textFiles(spec: string, open: OpenPath): Promise<Source[]> {
@@ -134,7 +145,7 @@ async function textFiles(spec: string, open: OpenPath): Promise<Source[]> {
 
 function openFiles(
   files: readonly Source[],
-  { textColumn = "text", shuffleSeed }: CorpusOptions,
+  { textColumn, skipEmpty, shuffleSeed }: CorpusOptions,
 ): OpenText {
   const places = [...files.keys()];
   const order = shuffleSeed === undefined
@@ -144,10 +155,11 @@ function openFiles(
     place: number,
     first: number,
     nextWanted: NextWanted,
-  ): AsyncGenerator<NumberedDocument, number> {
+  ): AsyncGenerator<NumberedPlace, number> {
     const source = files[place]!;
     const end = yield* readTextFile(source, {
       textColumn,
+      skipEmpty,
       first,
       nextWanted,
       order: shuffleSeed === undefined
@@ -162,14 +174,14 @@ function openFiles(
   return {
     files,
     isEndless: false,
-    async *read(nextWanted): AsyncGenerator<NumberedDocument> {
+    async *read(nextWanted): AsyncGenerator<NumberedPlace> {
       let first = 0;
       for (const place of order) {
         if (nextWanted(first) === Infinity) return;
         first = yield* readFile(place, first, nextWanted);
       }
     },
-    async *sample(n): AsyncGenerator<NumberedDocument> {
+    async *sample(n): AsyncGenerator<NumberedPlace> {
       for (const place of order.slice(0, n)) {
         yield* readFile(place, 0, (n) => n === 0 ? 0 : Infinity);
       }
@@ -187,7 +199,7 @@ function openStorybook(spec: string): OpenText {
   }
   const read = async function* (
     nextWanted: NextWanted,
-  ): AsyncGenerator<NumberedDocument> {
+  ): AsyncGenerator<NumberedPlace> {
     const stories = storybook(Number(seed));
     for (let index = 0; index < Number(n); index++) {
       const wanted = nextWanted(index);

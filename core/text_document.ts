@@ -34,6 +34,20 @@ export interface NumberedDocument {
   readonly document: CorpusDocument;
 }
 
+/** A place in the order of reading; its document is undefined where it has no text and is passed over. */
+export interface NumberedPlace {
+  readonly index: number;
+  readonly document: CorpusDocument | undefined;
+}
+
+/** How rows and lines become documents. */
+export interface DocumentOptions {
+  /** Field or column of the text; default "text". */
+  readonly textColumn?: string | undefined;
+  /** Whether documents without text are passed over; else they are refused. */
+  readonly skipEmpty?: boolean | undefined;
+}
+
 const WithSpans: z.ZodType<{ spans: ConceptSpan[] }> = z.object({
   spans: z.array(z.object({
     start: z.int().min(0),
@@ -53,26 +67,38 @@ const WithMessages: z.ZodType<{ messages: ChatMessage[] }> = z.object({
  * The document that a JSON object holds: a text, with spans as the storybook writes them or without, or `messages`.
  * @param file Name of its file.
  * @param place Where in the file, as "line 7" or "row 7".
+ * @returns undefined if its text is empty, blank or null, and such documents are passed over.
  * @throws {SyntaxError} If it holds neither, or an empty text: names file and place.
  */
 export function documentOf(
   file: string,
   place: string,
   json: unknown,
-  textColumn: string,
-): CorpusDocument {
+  { textColumn = "text", skipEmpty = false }: DocumentOptions,
+): CorpusDocument | undefined {
   const id = `${file}:${place.replace(/\D+/, "")}`;
   const fields = typeof json === "object" && json !== null
     ? new Map<string, unknown>(Object.entries(json))
     : new Map<string, unknown>();
-  const text = fields.get(textColumn);
+  const text = fields.get(textColumn) ?? undefined;
+  const isEmpty = typeof text === "string"
+    ? text.trim() === ""
+    : text === undefined && fields.has(textColumn);
+  if (isEmpty && skipEmpty) return undefined;
+  if (isEmpty) {
+    throw wrongDocument(
+      file,
+      place,
+      `expected text in "${textColumn}": got empty text`,
+      { fix: "correct or remove it, or give collect or train --skip-empty" },
+    );
+  }
   if (typeof text === "string") {
-    if (text.trim() === "" || !text.isWellFormed()) {
-      const fault = text.trim() === "" ? "empty text" : "half a character";
+    if (!text.isWellFormed()) {
       throw wrongDocument(
         file,
         place,
-        `expected text in "${textColumn}": got ${fault}`,
+        `expected text in "${textColumn}": got half a character`,
       );
     }
     if (!fields.has("spans")) return { id, text };
@@ -96,10 +122,13 @@ export function wrongDocument(
   file: string,
   place: string,
   expected: string,
-  cause?: unknown,
+  { cause, fix = "correct or remove it" }: {
+    readonly cause?: unknown;
+    readonly fix?: string;
+  } = {},
 ): SyntaxError {
   return new SyntaxError(
-    `Cannot read "${file}" ${place}: ${expected}: correct or remove it`,
+    `Cannot read "${file}" ${place}: ${expected}: ${fix}`,
     { cause },
   );
 }

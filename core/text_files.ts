@@ -8,7 +8,9 @@ import type { Rng } from "./rng.ts";
 import type { Source } from "./source.ts";
 import {
   documentOf,
+  type DocumentOptions,
   type NumberedDocument,
+  type NumberedPlace,
   wrongDocument,
 } from "./text_document.ts";
 import { chunksOf, readLines } from "./text_lines.ts";
@@ -18,9 +20,7 @@ import { unzstd } from "./unzstd.ts";
 export type NextWanted = (n: number) => number;
 
 /** What of a file is read. */
-export interface FileReading {
-  /** Field or column of the text. */
-  readonly textColumn: string;
+export interface FileReading extends DocumentOptions {
   /** Number of the file's first document. */
   readonly first: number;
   readonly nextWanted: NextWanted;
@@ -34,7 +34,7 @@ type Chunks = AsyncIterable<Uint8Array>;
  * Wanted documents; ends with the number after the file's last document, or where nothing more is wanted.
  * Others are passed over as cheaply as the format allows, and not checked.
  */
-export type Reading = AsyncGenerator<NumberedDocument, number>;
+export type Reading = AsyncGenerator<NumberedPlace, number>;
 
 type Reader = (source: Source, reading: FileReading) => Reading;
 
@@ -134,7 +134,7 @@ async function* readParagraphs(
 async function* readJsonLines(
   source: Source,
   chunks: Chunks,
-  { textColumn, first, nextWanted }: FileReading,
+  { first, nextWanted, ...options }: FileReading,
 ): Reading {
   let n = first;
   let wanted = nextWanted(n);
@@ -151,9 +151,9 @@ async function* readJsonLines(
       json = JSON.parse(text);
     } catch (cause) {
       const expected = "expected a JSON object";
-      throw wrongDocument(source.name, place, expected, cause);
+      throw wrongDocument(source.name, place, expected, { cause });
     }
-    const document = documentOf(source.name, place, json, textColumn);
+    const document = documentOf(source.name, place, json, options);
     yield { index: n++, document };
     wanted = nextWanted(n);
     if (wanted === Infinity) return n;
@@ -163,8 +163,9 @@ async function* readJsonLines(
 
 async function* readParquet(
   source: Source,
-  { textColumn, first, nextWanted, order }: FileReading,
+  { first, nextWanted, order, ...options }: FileReading,
 ): Reading {
+  const { textColumn = "text" } = options;
   const file = await ParquetFile.open(source);
   const column = [textColumn, "messages"].find((name) =>
     file.columns.includes(name)
@@ -188,7 +189,7 @@ async function* readParquet(
         const row = wanted - n;
         const place = `row ${start + row}`;
         const json = { [column]: decoded(source, place, values[row]) };
-        const document = documentOf(source.name, place, json, textColumn);
+        const document = documentOf(source.name, place, json, options);
         yield { index: wanted, document };
       }
     }
@@ -203,7 +204,7 @@ function decoded(source: Source, place: string, value: unknown): unknown {
   try {
     return decodeTexts(value);
   } catch (cause) {
-    throw wrongDocument(source.name, place, "expected UTF-8", cause);
+    throw wrongDocument(source.name, place, "expected UTF-8", { cause });
   }
 }
 

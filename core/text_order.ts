@@ -10,7 +10,7 @@
  * @module
  */
 import { Rng } from "./rng.ts";
-import type { NumberedDocument } from "./text_document.ts";
+import type { NumberedPlace } from "./text_document.ts";
 import type { NextWanted } from "./text_files.ts";
 
 /** A part of a text for one of several tasks. */
@@ -51,12 +51,12 @@ export function wantedWindows(wanted: NextWanted): NextWanted {
 
 /** Documents that come in whole windows, shuffled in each, and of these the wanted ones. */
 export async function* shuffleWindows(
-  documents: AsyncIterable<NumberedDocument>,
+  documents: AsyncIterable<NumberedPlace>,
   seed: number,
   wanted: NextWanted,
-): AsyncGenerator<NumberedDocument> {
-  let window: NumberedDocument[] = [];
-  const shuffled = function* (): Generator<NumberedDocument> {
+): AsyncGenerator<NumberedPlace> {
+  let window: NumberedPlace[] = [];
+  const shuffled = function* (): Generator<NumberedPlace> {
     const start = startOfWindow(window[0]!.index);
     const order = shuffleRng(seed, `window ${start / WINDOW}`).shuffle(window);
     for (let n = wanted(start); n < start + order.length; n = wanted(n + 1)) {

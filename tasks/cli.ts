@@ -3,7 +3,7 @@
  * @module
  */
 // deno-lint-ignore-file no-console
-import { basename, dirname, join, resolve } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { directory } from "../core/files.ts";
 import {
   type ConfigOf,
@@ -14,11 +14,14 @@ import {
 } from "../core/flags.ts";
 import { type ModelFolder, openModelFolder } from "../core/model_folder.ts";
 import { SaeFile } from "../core/sae_file.ts";
-import { type Folder, readJson, type Source } from "../core/source.ts";
+import { type Folder, readJson } from "../core/source.ts";
 import { Gpu, GpuLostError } from "../gpu/mod.ts";
 import { formatBytes } from "./format.ts";
-import { isFolder, openFolderOrRepo } from "./hub_folder.ts";
+import { isFile, openFolderOrRepo } from "./hub_folder.ts";
 import { Progress, type ProgressOptions } from "./progress.ts";
+import { userPath } from "./storage.ts";
+
+export { openPath, userPath } from "./storage.ts";
 
 const ROOT = dirname(import.meta.dirname!);
 
@@ -57,7 +60,7 @@ export const SAE_FLAG = {
   sae: {
     type: "string",
     help:
-      "folder or repository id of an SAE, as owner/name[/folder][@revision] after ./ocs download; models/tiny-olmo2-sae of this repo without it",
+      "SAE: a folder, its file (sae_final.pt, ae.pt, params.npz), or a repository id, as owner/name[/folder][@revision] after ./ocs download; models/tiny-olmo2-sae of this repo without it",
   },
 } as const satisfies FlagTable;
 
@@ -207,9 +210,10 @@ async function readConfig(
   table: FlagTable,
   argv: readonly string[],
 ): Promise<Partial<ConfigOf<FlagTable>>> {
-  const path = configPath(table, argv);
-  if (path === undefined) return {};
-  const source = await openFile(userPath(path));
+  const typed = configPath(table, argv);
+  if (typed === undefined) return {};
+  const path = userPath(typed);
+  const source = await directory(dirname(path)).open(basename(path));
   return mergeConfig(table, await readJson(source), source.name);
 }
 
@@ -291,25 +295,9 @@ function printError(error: unknown, afterInterrupt?: string): void {
   if (Deno.env.get("OCS_TRACE") === "1") console.error(error);
 }
 
-/** A path as a person typed it: relative to the folder where they typed it. */
-export function userPath(path: string): string {
-  return resolve(Deno.env.get("INIT_CWD") ?? ".", path);
-}
-
 /** A path of this repository. */
 export function repoPath(path: string): string {
   return join(ROOT, path);
-}
-
-/** Opens a typed path as the file or folder it is, for `readDocuments`. */
-export async function openPath(path: string): Promise<Source | Folder> {
-  const absolute = userPath(path);
-  return isFolder(absolute) ? directory(absolute) : await openFile(absolute);
-}
-
-/** A file that is open only while it is read, so that nobody has to close it. */
-async function openFile(path: string): Promise<Source> {
-  return await directory(dirname(path)).open(basename(path));
 }
 
 /**
@@ -341,6 +329,7 @@ export async function openModel(
 
 /**
  * Opens the SAE that `--sae` names, or the embedded one.
+ * @param typed A folder, a file of weights, or a repository id.
  * @param layer Block it was trained behind, for files that do not tell.
  * @throws {Error} As `SaeFile.open`.
  */
@@ -348,10 +337,18 @@ export async function openSae(
   typed: string | undefined,
   layer?: number,
 ): Promise<SaeFile> {
+  const at = layer === undefined ? {} : { layer };
+  const path = typed === undefined
+    ? repoPath("models/tiny-olmo2-sae")
+    : userPath(typed);
+  if (isFile(path)) {
+    const file = basename(path);
+    return await SaeFile.open(directory(dirname(path)), { ...at, file });
+  }
   return await SaeFile.open(
     typed === undefined
-      ? directory(repoPath("models/tiny-olmo2-sae"))
-      : await openFolderOrRepo("SAE", typed, userPath(typed)),
-    layer === undefined ? {} : { layer },
+      ? directory(path)
+      : await openFolderOrRepo("SAE", typed, path),
+    at,
   );
 }

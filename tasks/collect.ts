@@ -4,92 +4,98 @@
  * @module
  */
 // deno-lint-ignore-file no-console
-import { join } from "node:path";
-import { claimOutputFolder, fingerprint, writeAtomic } from "../core/files.ts";
+import { fingerprint } from "../core/files.ts";
 import {
   defaultHookPoint,
   hookPlace,
   type HookPoint,
   parseHookPoint,
 } from "../core/hook_point.ts";
-import { nameOfFolder } from "../core/hub_cache.ts";
+import { commitOfFolder, nameOfFolder } from "../core/hub_cache.ts";
 import { dataFingerprint, type ModelFolder } from "../core/model_folder.ts";
-import {
-  parseResidualManifest,
-  type ResidualManifest,
-} from "../core/residuals.ts";
+import type { ResidualManifest } from "../core/residual_manifest.ts";
 import type { ConfigOf, FlagTable } from "../core/flags.ts";
-import { openCorpus } from "../core/text.ts";
 import {
   type CollectConfig,
   type CollectProgress,
   collectResiduals,
 } from "../train/collect.ts";
+import {
+  claimResiduals,
+  collectedText,
+  findBefore,
+} from "../train/residual_output.ts";
 import { ResidualReader } from "../train/residual_reader.ts";
 import {
   GPU_FLAGS,
   MODEL_FLAG,
   openModel,
-  openPath,
   type PlanRow,
   QUANTIZE_FLAG,
   runTask,
   type TaskContext,
   type TaskSpec,
-  userPath,
 } from "./cli.ts";
+import { isShared, SHARED_FLAGS } from "./engine_flags.ts";
+import { variable } from "./environment.ts";
 import { formatBytes, formatCount, formatRate } from "./format.ts";
+import { printJobs } from "./kubernetes.ts";
 import { modelBytes, passBytes } from "./memory.ts";
+import { type Shard, SHARD_FLAG, shardOf } from "./shard.ts";
+import { type SharedWork, shareWork } from "./shared_work.ts";
+import { openStore } from "./storage.ts";
+import { flagWords } from "./task_process.ts";
 import { checkText } from "./text_check.ts";
+import { TEXT_HELP } from "./text_open.ts";
+import {
+  type OpenedText,
+  openText,
+  SKIP_TOKENS_FLAG,
+  TEXT_FLAGS,
+} from "./text_source.ts";
 
 const FLAGS = {
   ...MODEL_FLAG,
   ...QUANTIZE_FLAG,
-  text: {
-    default: "storybook:101:3000",
-    help:
-      "what to read: storybook:SEED:N, a .txt, .jsonl or .parquet file, or a folder of these",
-  },
-  text_column: { default: "text", help: "field or column of the text" },
+  text: { default: "storybook:101:3000", help: `what to read: ${TEXT_HELP}` },
+  ...TEXT_FLAGS,
+  ...SKIP_TOKENS_FLAG,
   hook: {
     type: "string",
     help:
       "where: resid_post[l], or final_norm@l for the final norm applied there; without it the middle, resid_post[layers/2 - 1]",
   },
-  out: { type: "string", required: true, help: "folder to write" },
-  context: {
-    type: "number",
-    integer: true,
-    min: 2,
-    unit: "tokens",
-    help: "documents are cut here; 256 or the model's context without it",
+  out: {
+    type: "string",
+    required: true,
+    help: "folder to write, also s3://BUCKET/FOLDER",
   },
+  ...SHARD_FLAG,
+  ...SHARED_FLAGS,
   documents: {
     type: "number",
     integer: true,
     min: 1,
-    help: "most documents; all without it",
+    help: "most documents of the text; all without it",
   },
   tokens: {
     type: "number",
     integer: true,
     min: 1,
-    help: "most vectors, one a token; all without it",
+    help: "most vectors, one a token, of all shares together; all without it",
   },
-  skip_first: {
-    default: 1,
-    integer: true,
-    min: 0,
-    unit: "tokens",
+  layout: {
+    default: "binary",
+    choices: ["binary", "list"],
     help:
-      "left out at the start of each document; the first is an outlier of many times the norm",
+      "rows as bytes, or as open-concept-steering's lists of uint16, which Hugging Face datasets opens",
   },
   shard_rows: {
     default: 32_768,
     integer: true,
     min: 1,
     unit: "vectors",
-    help: "a file is closed after as many",
+    help: "a file is closed after as many; a run that goes on begins there",
   },
   pass_tokens: {
     default: 2048,
@@ -101,67 +107,80 @@ const FLAGS = {
   ...GPU_FLAGS,
 } as const satisfies FlagTable;
 
+type Flags = ConfigOf<typeof FLAGS>;
+
 interface CollectPlan {
   readonly hookPoint: HookPoint;
   readonly config: CollectConfig;
+  readonly shard: Shard | undefined;
 }
 
 /** Collects what the flags say. */
 export async function collectTask(
-  flags: ConfigOf<typeof FLAGS>,
+  flags: Flags,
   context: TaskContext,
-): Promise<void> {
+): Promise<number> {
+  const isForOthers = isShared(flags);
+  if (flags.engine === "kubernetes") {
+    return printJobs(workOf(flags, flags.text), flags);
+  }
+  const shard = isForOthers ? undefined : shardOf(flags.shard, variable);
   const model = await openModel(flags.model, flags.quantize);
-  const plan = planOf(flags, model);
-  const corpus = await openCorpus(plan.config.text, openPath, {
-    textColumn: flags.text_column,
+  const { documents = Infinity, tokens = Infinity } = flags;
+  // Each document has a vector at least, but for those that are left out whole.
+  const nDocuments = Math.min(documents, tokens);
+  const store = await openStore(flags.out, context.note);
+  const opened = await openText(flags.text, flags, model, {
+    task: "collect",
+    shard,
+    mayBeEndless: nDocuments < Infinity,
+    signal: context.signal,
+    before: await collectedText(store),
   });
-  // Before anything is written: a text that cannot be read, a GPU that is not there.
-  await checkText(corpus, mostDocuments(plan.config), context);
-  const gpu = await context.openGpu(flags.gpu);
+  const plan = planOf(flags, model, opened, shard);
   const { hookPoint, config } = plan;
+  // Before anything is written: a text that cannot be read, a GPU that is not there.
+  await checkText(opened.corpus, nDocuments, context);
+  const run = { shard, fingerprint: await runId(flags, opened, plan, model) };
+  if (isForOthers) {
+    const isDone = async (shard: Shard): Promise<boolean> =>
+      (await findBefore(store, { ...run, shard }))?.done ?? false;
+    const work = { ...workOf(flags, opened.text), isDone };
+    return await shareWork(work, flags, context);
+  }
+  const gpu = await context.openGpu(flags.gpu);
   const maxTokens = Math.max(config.tokensPerPass, config.contextLength);
   context.plan(memoryPlan(model, plan, maxTokens));
   using reader = await ResidualReader.load(gpu, model, {
     hookPoint,
     maxTokens,
   });
-  const out = userPath(flags.out);
-  const id = await fingerprint({
-    ...config,
-    hookPoint,
-    model: dataFingerprint(model),
-    files: corpus.files.map(({ name, byteLength }) => [name, byteLength]),
-    textColumn: flags.text_column,
-  });
-  const manifest = await claimOutputFolder(out, "residuals", id);
-  const before = manifest && "shards" in manifest
-    ? parseResidualManifest(manifest, join(out, "manifest.json"))
-    : undefined;
+  await using claim = await claimResiduals(store, run);
+  const { before } = claim;
   if (before?.done) {
     context.note("complete already");
-    report(before, out);
-    return;
+    report(before, store.name);
+    return 0;
   }
-  using bar = collectBar(context, config, before);
+  using bar = collectBar(context, plan, before);
   const collected = await collectResiduals({
-    reader,
-    config,
-    read: corpus.read,
-    manifest: before ?? { kind: "residuals", fingerprint: id },
-    write: (file, content) => writeAtomic(join(out, file), content),
+    ...{ reader, config, store, before },
+    ...run,
+    read: opened.corpus.read,
     onProgress: (progress) => bar.update(progress),
     signal: context.signal,
   });
   bar.end();
-  report(collected, out);
+  report(collected, store.name);
+  return 0;
 }
 
-/** Documents that may be read: each has a vector at least, but for those shorter than `skipFirst`. */
-function mostDocuments(
-  { maxDocuments = Infinity, maxVectors = Infinity }: CollectConfig,
-): number {
-  return Math.min(maxDocuments, maxVectors);
+/** The flags as work that others share. All of them read the same text: of a dataset, the same commit. */
+function workOf(flags: Flags, text: string): Omit<SharedWork, "isDone"> {
+  const { out, gpu } = flags;
+  const without = [...Object.keys(SHARED_FLAGS), "shard", "gpu"];
+  const words = flagWords(FLAGS, { ...flags, text }, without);
+  return { name: "collect", out, gpu, words, merge: ["data", "merge", out] };
 }
 
 function report(manifest: ResidualManifest, out: string): void {
@@ -178,43 +197,56 @@ function report(manifest: ResidualManifest, out: string): void {
 
 /**
  * What the flags mean for this model.
- * @throws {RangeError} If the model has no such layer or context, or the text would not end.
+ * @throws {RangeError} If the model has no such layer.
  */
 function planOf(
-  flags: ConfigOf<typeof FLAGS>,
-  { name, config }: ModelFolder,
+  flags: Flags,
+  { name, config: { n_layers } }: ModelFolder,
+  { text, contexts }: OpenedText,
+  shard: Shard | undefined,
 ): CollectPlan {
-  const { context_length, n_layers } = config;
-  const contextLength = flags.context ?? Math.min(256, context_length);
-  if (contextLength > context_length) {
-    throw new RangeError(
-      `Cannot collect with --context ${contextLength}: the context of model "${name}" is ${context_length} tokens: shorten it`,
-    );
-  }
-  const endless = /^storybook:\d+$/.test(flags.text);
-  if (endless && flags.documents === undefined && flags.tokens === undefined) {
-    throw new RangeError(
-      `Cannot collect from "${flags.text}": it is endless: write ${flags.text}:3000, or give --documents or --tokens`,
-    );
-  }
-  const isStorybook = flags.text.startsWith("storybook:");
+  const { documents, tokens } = flags;
   return {
     hookPoint: flags.hook === undefined
       ? defaultHookPoint(n_layers)
       : parseHookPoint(flags.hook, n_layers),
+    shard,
     config: {
+      ...contexts,
       modelName: nameOfFolder(name),
-      text: isStorybook ? flags.text : userPath(flags.text),
-      contextLength,
-      skipFirst: flags.skip_first,
+      revision: commitOfFolder(name),
+      text,
+      shuffle: flags.shuffle,
+      layout: flags.layout,
       shardRows: flags.shard_rows,
       tokensPerPass: flags.pass_tokens,
-      ...(flags.documents === undefined
-        ? {}
-        : { maxDocuments: flags.documents }),
-      ...(flags.tokens === undefined ? {} : { maxVectors: flags.tokens }),
+      ...(documents !== undefined && { maxDocuments: documents }),
+      ...(tokens !== undefined && { maxVectors: shareOf(tokens, shard) }),
     },
   };
+}
+
+/** How many of n vectors a share of the work has; those of all shares make n. */
+function shareOf(
+  n: number,
+  { index, count }: Shard = { index: 0, count: 1 },
+): number {
+  return Math.floor((index + 1) * n / count) - Math.floor(index * n / count);
+}
+
+/** What decides the bytes of a collection; the same for all shares of it. */
+async function runId(
+  { documents, tokens }: Flags,
+  opened: OpenedText,
+  { hookPoint, config }: CollectPlan,
+  model: ModelFolder,
+): Promise<string> {
+  const { layout, shardRows, tokensPerPass } = config;
+  return await fingerprint({
+    ...opened.id,
+    ...{ documents, tokens, hookPoint, layout, shardRows, tokensPerPass },
+    model: dataFingerprint(model),
+  });
 }
 
 function memoryPlan(
@@ -233,9 +265,9 @@ function memoryPlan(
       what: `a pass of ${formatCount(maxTokens)} tokens`,
       bytes: passBytes(model.config, maxTokens, 1) + 2 * maxTokens * d_model,
     },
-    // A shard lies in memory while it is filled, and once more while it is written.
+    // One that is being filled, and the one before while it is written.
     {
-      what: "a shard on the host",
+      what: "two shards on the host",
       bytes: 4 * d_model * (config.shardRows + maxTokens),
     },
   ];
@@ -244,11 +276,13 @@ function memoryPlan(
 /** Progress in documents or vectors, whichever has a known end. */
 function collectBar(
   { progress }: TaskContext,
-  { text, maxDocuments = Infinity, maxVectors }: CollectConfig,
+  { config: { text, maxDocuments = Infinity, maxVectors }, shard }: CollectPlan,
   before: ResidualManifest | undefined,
 ): Disposable & { update(now: CollectProgress): void; end(): void } {
   const written = Number(/^storybook:\d+:(\d+)$/.exec(text)?.[1] ?? Infinity);
-  const nDocuments = Math.min(written, maxDocuments);
+  const nDocuments = Math.ceil(
+    Math.min(written, maxDocuments) / (shard?.count ?? 1),
+  );
   const inDocuments = maxVectors === undefined && nDocuments < Infinity;
   const total = inDocuments ? nDocuments : maxVectors;
   const bar = progress({

@@ -188,7 +188,7 @@ async function fetchFiles(
 ): Promise<void> {
   const { address: { repo, revision }, cache, client, retries } = plan;
   const { signal } = context;
-  using _ = await lockRepo(cache, repo, signal, () => {
+  await using _ = await lockRepo(cache, repo, signal, () => {
     context.note(`waiting for another download of ${repo.id}`);
   });
   const store = new CacheStore(cache, repo, listing.commit);

@@ -3,7 +3,6 @@
  * @module
  */
 // deno-lint-ignore-file no-console
-import { directory } from "../core/files.ts";
 import type { ConfigOf, FlagTable } from "../core/flags.ts";
 import { hookPlace, type HookPoint } from "../core/hook_point.ts";
 import { type ModelFolder, startTokenId } from "../core/model_folder.ts";
@@ -32,11 +31,11 @@ import {
   SAE_FLAG,
   type TaskContext,
   type TaskSpec,
-  userPath,
 } from "./cli.ts";
 import { describeEvaluation, type EvalReport } from "./eval_report.ts";
 import { formatCount } from "./format.ts";
 import { modelBytes, passBytes } from "./memory.ts";
+import { openFolder } from "./storage.ts";
 import { DOCUMENTS_HELP, typedDocuments } from "./text_open.ts";
 
 const FLAGS = {
@@ -44,7 +43,7 @@ const FLAGS = {
   residuals: {
     type: "string",
     help:
-      "folder that collect wrote, to measure on; without it the vectors that the text makes",
+      "folder that collect wrote, also s3://BUCKET/FOLDER, to measure on; without it the vectors that the text makes",
   },
   last: {
     type: "number",
@@ -104,7 +103,7 @@ async function evaluate(
   const hookPoint = checkSaeFits(file, model, anyModel);
   const folder = flags.residuals === undefined
     ? undefined
-    : await ResidualFolder.open(directory(userPath(flags.residuals)));
+    : await ResidualFolder.open(openFolder(flags.residuals));
   if (folder) checkResidualsFit(file, folder, anyModel);
   const isStream = hookPlace(hookPoint).site === "resid_post";
   if (flags.loss && !isStream) {

@@ -24,6 +24,7 @@ import {
   type FeatureStyle,
 } from "./find_report.ts";
 import { Finder, FINDER_FLAGS } from "./finder.ts";
+import { localStore } from "./local_store.ts";
 import { checkText } from "./text_check.ts";
 
 const FLAGS = {
@@ -163,6 +164,7 @@ async function writeIndex(
       context: finder.contextLength,
     }),
   };
+  await using _lock = await (await localStore(folder)).lock("all");
   await claimOutputFolder(folder, id.kind, id.fingerprint);
   const index = await finder.makeIndex(documents);
   await saveFeatureIndex(

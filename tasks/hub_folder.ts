@@ -52,3 +52,12 @@ export function isFolder(path: string): boolean {
     return false; // opening it says what is wrong
   }
 }
+
+/** Whether there is a file at a path. */
+export function isFile(path: string): boolean {
+  try {
+    return Deno.statSync(path).isFile;
+  } catch {
+    return false; // opening it says what is wrong
+  }
+}

@@ -24,6 +24,7 @@ import {
   parseRanges,
 } from "../core/hub_ranges.ts";
 import { told, writeAtomic } from "../core/files.ts";
+import { makeFolder, tryLockFile } from "./local_store.ts";
 
 const HASH_CHUNK_BYTES = 2 ** 20;
 const LOCK_POLL_MS = 200;
@@ -241,14 +242,6 @@ async function hashFile(path: string, hasher: Hash): Promise<void> {
   }
 }
 
-async function makeFolder(path: string): Promise<void> {
-  await told(
-    "create folder",
-    path,
-    () => Deno.mkdir(path, { recursive: true }),
-  );
-}
-
 function lstat(path: string): Deno.FileInfo | undefined {
   try {
     return Deno.lstatSync(path);
@@ -297,23 +290,14 @@ export async function lockRepo(
   repo: HubRepo,
   signal: AbortSignal,
   onWait: () => void,
-): Promise<Disposable> {
+): Promise<AsyncDisposable> {
   const path = join(cache, ".locks", repoFolder(repo), "ocs.lock");
   await makeFolder(dirname(path));
-  const file = await told(
-    "write",
-    path,
-    () => Deno.open(path, { write: true, create: true }),
-  );
-  try {
-    for (let n = 0; !await file.tryLock(true); n++) {
-      signal.throwIfAborted();
-      if (n === 0) onWait();
-      await new Promise((resolve) => setTimeout(resolve, LOCK_POLL_MS));
-    }
-    return file;
-  } catch (error) {
-    file.close();
-    throw error;
+  for (let n = 0;; n++) {
+    const lock = await tryLockFile(path);
+    if (lock) return lock;
+    signal.throwIfAborted();
+    if (n === 0) onWait();
+    await new Promise((resolve) => setTimeout(resolve, LOCK_POLL_MS));
   }
 }

@@ -60,7 +60,7 @@ export async function importResults(
   const write = (
     file: string,
     content: string | Uint8Array | AsyncIterable<Uint8Array>,
-  ): Promise<void> => writeAtomic(join(sae.name, file), content);
+  ): Promise<unknown> => writeAtomic(join(sae.name, file), content);
   const known = await sae.featureMax();
   if (labels.labels.size > 0) await writeLabels(write, merged);
   if (featureMax && (!known || flags.replace)) {

@@ -46,6 +46,7 @@ import {
   reportPage,
   type ReportStep,
 } from "./quickstart_report.ts";
+import { localStore } from "./local_store.ts";
 import { STORYBOOK, storybookTask } from "./storybook.ts";
 import { TRAIN, trainTask } from "./train.ts";
 
@@ -103,6 +104,7 @@ async function quickstart(flags: Flags, context: TaskContext): Promise<void> {
   const { out: _, gpu: wanted, ...settings } = flags;
   const gpu = await context.openGpu(wanted);
   const id = await fingerprint(settings);
+  await using _lock = await (await localStore(out)).lock("all");
   const before = await claimOutputFolder(out, "quickstart", id);
   if (before?.["done"] === true) {
     context.note("complete already");

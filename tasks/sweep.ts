@@ -8,14 +8,19 @@ import { join } from "node:path";
 import { writeAtomic } from "../core/files.ts";
 import type { ConfigOf, FlagTable } from "../core/flags.ts";
 import { runTask, type TaskContext, type TaskSpec, userPath } from "./cli.ts";
+import { ENGINE_FLAGS } from "./engine_flags.ts";
 import { formatDuration } from "./format.ts";
+import { type GpuPlace, gpuPlace, gpuPlaces } from "./gpu_places.ts";
+import { localStore } from "./local_store.ts";
+import { submitToSlurm } from "./slurm.ts";
 import {
   createSweep,
   isComplete,
   openSweep,
   type Sweep,
+  type SweepSettings,
 } from "./sweep_folder.ts";
-import { gridPoints, parseGrid } from "./sweep_grid.ts";
+import { type GridPoint, gridPoints, parseGrid } from "./sweep_grid.ts";
 import { sweepReport } from "./sweep_report.ts";
 import {
   describeResults,
@@ -24,7 +29,6 @@ import {
   type SweepResult,
 } from "./sweep_results.ts";
 import { runPoint } from "./sweep_run.ts";
-import { submitScripts, writeScripts } from "./sweep_slurm.ts";
 import { TRAIN } from "./train.ts";
 
 const SWEEP_FLAGS = {
@@ -35,16 +39,6 @@ const SWEEP_FLAGS = {
   grid: {
     type: "strings",
     help: "flag of train and its values, such as lambda=0.5,1,2",
-  },
-  jobs: {
-    default: 1,
-    integer: true,
-    min: 1,
-    help: "runs at once, on each of --gpus where they are given",
-  },
-  gpus: {
-    type: "string",
-    help: "GPUs to spread the runs over, by index, such as 0,1",
   },
   eval_text: {
     type: "string",
@@ -67,14 +61,7 @@ const SWEEP_FLAGS = {
     choices: ["local", "slurm"],
     help: "slurm submits the same grid as an array of jobs",
   },
-  slurm: {
-    type: "strings",
-    help: "option of sbatch, such as gres=gpu:1 or time=12:00:00",
-  },
-  dry_run: {
-    default: false,
-    help: "with --engine slurm: write the scripts, submit nothing",
-  },
+  ...ENGINE_FLAGS,
   task: {
     type: "number",
     integer: true,
@@ -120,15 +107,19 @@ export async function sweepTask(
   if (flags.task !== undefined) {
     return await runTaskOf(await openSweep(folder), flags.task, flags, context);
   }
-  const gpus = gpusOf(flags); // before anything is written
-  const sweep = await create(folder, flags);
+  const gpus = await gpusOf(flags); // before anything is written
+  const [settings, points] = planOf(flags);
+  await using _lock = await (await localStore(folder)).lock("all");
+  const sweep = await createSweep(folder, settings, points);
   if (flags.engine === "slurm") return await submit(sweep, flags);
-  const places = gpus.flatMap((gpu) => Array(flags.jobs).fill(gpu));
+  const places = gpus.flatMap((gpu) =>
+    Array<GpuPlace>(flags.jobs ?? 1).fill(gpu)
+  );
   await runAll(sweep, places, context);
   return await report(sweep);
 }
 
-async function create(folder: string, flags: Flags): Promise<Sweep> {
+function planOf(flags: Flags): [SweepSettings, GridPoint[]] {
   if (flags.grid.length === 0) {
     throw new TypeError(
       "Cannot run sweep: expected --grid FLAG=VALUES at least once: got none: such as --grid lambda=0.5,1,2",
@@ -150,23 +141,23 @@ async function create(folder: string, flags: Flags): Promise<Sweep> {
   };
   const points = gridPoints(parseGrid(flags.grid, Object.fromEntries(table)));
   const cwd = Deno.env.get("INIT_CWD") ?? Deno.cwd();
-  return await createSweep(folder, { cwd, base, evaluation }, points);
+  return [{ cwd, base, evaluation }, points];
 }
 
 /**
  * Runs what is left; failures are told and do not stop the rest.
- * @param places As many as runs at once, each with its GPU.
+ * @param places As many as runs at once.
  */
 async function runAll(
   sweep: Sweep,
-  places: readonly (string | undefined)[],
+  places: readonly GpuPlace[],
   { signal, note }: TaskContext,
 ): Promise<void> {
   const { runs, folder } = sweep;
   note(`${runs.length} runs in ${folder}; each writes NAME.log there`);
   const waiting = runs.values();
   let nEnded = 0;
-  const work = async (gpu: string | undefined): Promise<void> => {
+  const work = async (gpu: GpuPlace): Promise<void> => {
     for (const { name } of waiting) {
       if (signal.aborted) return;
       const line = await runAndDescribe(sweep, name, gpu, signal);
@@ -177,29 +168,21 @@ async function runAll(
   signal.throwIfAborted();
 }
 
-/** `--gpus`, or `--gpu` of train, or undefined for the one that train takes by itself. */
-function gpusOf(flags: Flags): (string | undefined)[] {
-  if (flags.gpus === undefined) {
-    const { gpu } = flags as { readonly gpu?: unknown };
-    return [typeof gpu === "string" ? gpu : undefined];
-  }
-  const gpus = flags.gpus.split(",").map((gpu) => gpu.trim());
-  if (gpus.every((gpu) => gpu !== "")) return gpus;
-  throw new TypeError(
-    `Cannot run sweep: expected --gpus to be indices or names, such as 0,1: got ${
-      JSON.stringify(flags.gpus)
-    }`,
-  );
+/** `--gpus`, or `--gpu` of train, or the one that train takes by itself. */
+async function gpusOf(flags: Flags): Promise<GpuPlace[]> {
+  if (flags.gpus !== undefined) return await gpuPlaces(flags.gpus);
+  const { gpu } = flags as { readonly gpu?: unknown };
+  return [gpuPlace(typeof gpu === "string" ? gpu : undefined)];
 }
 
 /** Does a run; returns its line. */
 async function runAndDescribe(
   sweep: Sweep,
   name: string,
-  gpu: string | undefined,
+  gpu: GpuPlace,
   signal: AbortSignal,
 ): Promise<string> {
-  const outcome = await runPoint(sweep, name, gpu, signal);
+  const outcome = await runPoint(sweep, name, { gpu, signal });
   if (outcome.kind === "failed") return `${name}: failed: ${outcome.error}`;
   if (outcome.kind === "stopped") return `${name}: stopped`;
   const results = await readResults({
@@ -239,7 +222,7 @@ async function runTaskOf(
       }`,
     );
   }
-  const [gpu] = gpusOf(flags);
+  const [gpu = gpuPlace(undefined)] = await gpusOf(flags);
   const line = await runAndDescribe(sweep, run.name, gpu, signal);
   console.log(line);
   signal.throwIfAborted();
@@ -254,22 +237,23 @@ async function submit(sweep: Sweep, flags: Flags): Promise<number> {
   }
   if (tasks.length === 0) return await report(sweep);
   const { gpu } = flags as { readonly gpu?: unknown };
-  const scripts = await writeScripts({
+  const done = await submitToSlurm({
+    name: "sweep",
     folder: sweep.folder,
+    cwd: sweep.cwd,
     tasks,
     jobs: flags.jobs,
-    options: flags.slurm,
-    flags: typeof gpu === "string" ? [`--gpu=${gpu}`] : [],
-  });
-  if (flags.dry_run) {
-    console.log(`sbatch ${scripts.array}`);
-    console.log(`sbatch --dependency=afterany:ARRAY ${scripts.merge}`);
-    return 0;
-  }
-  const jobs = await submitScripts(scripts);
-  console.log(
-    `submitted ${tasks.length} runs as job ${jobs.array}; job ${jobs.merge} makes the tables in ${sweep.folder}`,
-  );
+    options: flags.sbatch,
+    task: [
+      "sweep",
+      `--out=${sweep.folder}`,
+      ...(typeof gpu === "string" ? [`--gpu=${gpu}`] : []),
+      "--task=#",
+    ],
+    merge: ["sweep", `--merge=${sweep.folder}`],
+    mergeAfter: "afterany", // tables of what there is
+  }, flags.dry_run);
+  console.log(done);
   return 0;
 }
 

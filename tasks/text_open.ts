@@ -24,9 +24,9 @@ import { commitOf } from "../core/hub_snapshot.ts";
 import type { Folder } from "../core/source.ts";
 import {
   type CorpusDocument,
+  type DocumentOptions,
   type OpenPath,
   readDocuments,
-  type ReadOptions,
 } from "../core/text.ts";
 import { openPath, userPath } from "./cli.ts";
 import { variable } from "./environment.ts";
@@ -60,6 +60,8 @@ export interface FoundText {
 /** Milliseconds without a byte, and failures in a row, after which a request is given up. */
 const STALL_MS = 30_000;
 const N_ATTEMPTS = 6;
+/** Of the first request: a path that was misspelled is told of soon. */
+const N_LIST_ATTEMPTS = 3;
 
 /**
  * Finds what was typed. A dataset is read from the cache where it is there, and by ranges over the network
@@ -105,7 +107,7 @@ export async function findText(
 export async function* typedDocuments(
   typed: string,
   signal: AbortSignal,
-  options: ReadOptions = {},
+  options: DocumentOptions = {},
 ): AsyncGenerator<CorpusDocument> {
   const { text, open } = await findText(typed, { signal });
   yield* readDocuments(text, open, options);
@@ -150,7 +152,8 @@ async function listingOf(
   if (!mayUseNetwork()) throw notCached(address, "nothing of it");
   try {
     const list = () => client.list(repo, revision, signal);
-    return await withRetries(retries, signal, list);
+    const few = { ...retries, nAttempts: N_LIST_ATTEMPTS };
+    return await withRetries(few, signal, list);
   } catch (cause) {
     if (!(cause instanceof HubError)) throw cause;
     throw new Error(

@@ -12,6 +12,10 @@ import { findText, type OpenTextOptions } from "./text_open.ts";
 /** How a text is read and cut into contexts. */
 export const TEXT_FLAGS = {
   text_column: { default: "text", help: "field or column of the text" },
+  skip_empty: {
+    default: false,
+    help: "pass over documents without text, which else end the run",
+  },
   shuffle: {
     type: "number",
     integer: true,
@@ -93,11 +97,12 @@ export async function openText(
   model: ModelFolder,
   { task, shard, mayBeEndless, ...options }: TextUse,
 ): Promise<OpenedText> {
-  const { text_column, shuffle } = flags;
+  const { text_column, skip_empty, shuffle } = flags;
   const contexts = contextsOf(flags, model, task);
   const { text, open } = await findText(typed, options);
   const corpus = await openCorpus(text, open, {
     textColumn: text_column,
+    skipEmpty: skip_empty,
     shard,
     shuffleSeed: shuffle,
   });
@@ -114,6 +119,7 @@ export async function openText(
       text,
       files: corpus.files.map(({ name, byteLength }) => [name, byteLength]),
       textColumn: text_column,
+      ...(skip_empty ? { skipEmpty: true } : {}),
       ...(shuffle === undefined ? {} : { shuffle }),
       ...contexts,
       skipTokens: [...contexts.skipTokens].sort((a, b) => a - b),

@@ -35,6 +35,7 @@ import {
   userPath,
 } from "./cli.ts";
 import { formatCount } from "./format.ts";
+import { localStore } from "./local_store.ts";
 import { MEMORY_FLAG, memoryBudget } from "./memory_budget.ts";
 import { checkPlan, describePlan, planTraining } from "./memory_plan.ts";
 import { RECIPE_FLAGS, recipeOf } from "./recipe_flags.ts";
@@ -116,6 +117,7 @@ export async function trainTask(
   using owned = new DisposableStack();
   const data = await input.open(gpu, recipe, owned);
   const id = await fingerprint({ recipe, ...input.id });
+  await using _lock = await (await localStore(out)).lock("all");
   const before = await claimOutputFolder(out, "sae", id);
   const run = { out, flags, recipe, input, data, gpu, context };
   if (before?.["done"] !== true) {

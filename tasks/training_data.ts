@@ -2,38 +2,48 @@
  * What `train` trains on: residuals that were collected, or a model's own while it reads a text.
  * @module
  */
-import { directory } from "../core/files.ts";
 import type { ConfigOf, FlagTable } from "../core/flags.ts";
 import {
   defaultHookPoint,
   hookPlace,
+  type HookPoint,
   parseHookPoint,
 } from "../core/hook_point.ts";
 import { nameOfFolder } from "../core/hub_cache.ts";
 import { dataFingerprint, type ModelFolder } from "../core/model_folder.ts";
-import { ResidualFolder } from "../core/residuals.ts";
+import { ResidualFolder, type ToldFacts } from "../core/residuals.ts";
 import type { ReadCorpus } from "../core/text.ts";
 import type { Gpu } from "../gpu/mod.ts";
 import type { BatchSource } from "../train/batch_source.ts";
 import { contextPasses, type PassConfig } from "../train/context_passes.ts";
 import { LiveRows } from "../train/live_rows.ts";
+import { type FolderAddress, openFolderAt } from "../train/folder_address.ts";
 import { PrefetchedBatches } from "../train/prefetched_batches.ts";
 import type { SaeRecipe } from "../train/recipe.ts";
 import { ResidualReader } from "../train/residual_reader.ts";
 import { RowFilter } from "../train/row_filter.ts";
 import { rowGroupsOf } from "../train/row_groups.ts";
 import type { TrainOptions } from "../train/train.ts";
-import { openModel, QUANTIZE_FLAG, type TaskContext, userPath } from "./cli.ts";
+import { openModel, QUANTIZE_FLAG, type TaskContext } from "./cli.ts";
 import { formatCount } from "./format.ts";
 import { modelBytes, passBytes } from "./memory.ts";
 import type { MemoryRow } from "./memory_plan.ts";
+import { folderAddress } from "./storage.ts";
 import { checkText } from "./text_check.ts";
 import { TEXT_HELP } from "./text_open.ts";
 import { openText, TEXT_FLAGS } from "./text_source.ts";
 
 /** Where vectors come from: `--residuals`, or `--text` with `--model`. */
 export const DATA_FLAGS = {
-  residuals: { type: "string", help: "folder that collect wrote" },
+  residuals: {
+    type: "string",
+    help:
+      "folder that collect wrote, also s3://BUCKET/FOLDER, or of parquet files with a column residual_stream",
+  },
+  model_name: {
+    type: "string",
+    help: "model of --residuals that do not tell theirs",
+  },
   text: {
     type: "string",
     help:
@@ -49,7 +59,7 @@ export const DATA_FLAGS = {
   hook: {
     type: "string",
     help:
-      "where --text is read: resid_post[l] or final_norm@l; without it the middle, resid_post[layers/2 - 1]",
+      "where --text is read, or --residuals that do not tell it were: resid_post[l] or final_norm@l; without it the middle, resid_post[layers/2 - 1]",
   },
   pass_tokens: {
     default: 2048,
@@ -115,16 +125,20 @@ export async function findTrainingData(
   }
   return residuals === undefined
     ? await findText(flags, text!, context, before)
-    : await findResiduals(userPath(residuals), context);
+    : await findResiduals(folderAddress(residuals), flags, context);
 }
 
 async function findResiduals(
-  path: string,
+  address: FolderAddress,
+  flags: DataFlags,
   context: TaskContext,
 ): Promise<TrainingInput> {
-  const folder = await ResidualFolder.open(directory(path));
-  const { model, hookPoint, contextLength, text, n_tokens, ...manifest } =
-    folder.manifest;
+  const folder = await ResidualFolder.open(
+    openFolderAt(address),
+    toldFacts(flags),
+  );
+  const { model, contextLength, text, n_tokens, ...manifest } = folder.manifest;
+  const { hookPoint, modelName } = whereFrom(folder);
   if (!manifest.done) {
     context.note(
       `"${folder.name}" is not complete; training on the ${
@@ -137,25 +151,57 @@ async function findResiduals(
     nOnHost: n_tokens,
     id: {
       residuals: manifest.fingerprint,
-      shards: manifest.shards.map(({ sha256 }) => sha256),
+      shards: manifest.shards.map(({ file, n_rows, bytes, sha256 }) =>
+        sha256 ?? `${file}:${n_rows}:${bytes}`
+      ),
     },
     metadata: {
       hookPoint,
-      modelName: model.name,
-      modelFingerprint: model.fingerprint,
-      contextLength,
-      text,
+      modelName,
+      ...(model.fingerprint !== undefined &&
+        { modelFingerprint: model.fingerprint }),
+      ...(contextLength !== undefined && { contextLength }),
+      ...(text !== undefined && { text }),
     },
     memoryOf: () => [],
     async open(_gpu, recipe, owned): Promise<OpenTrainingData> {
       // Read and decoded in a worker, ahead of the trainer.
-      const batches = owned.use(await PrefetchedBatches.open(path, recipe));
+      const batches = owned.use(await PrefetchedBatches.open(address, recipe));
       return {
         batches,
         firstRows: (n, signal) => storedRows(folder, recipe, n, signal),
       };
     },
   };
+}
+
+/** What the flags say of residuals that do not say it themselves. */
+function toldFacts({ hook, model_name }: DataFlags): ToldFacts {
+  return {
+    ...(hook !== undefined && { hookPoint: parseHookPoint(hook) }),
+    ...(model_name !== undefined && { modelName: model_name }),
+  };
+}
+
+/**
+ * What an SAE must say of the vectors that it is trained on.
+ * @throws {RangeError} If neither the files nor the flags say it.
+ */
+function whereFrom(
+  { name, manifest: { hookPoint, model } }: ResidualFolder,
+): { hookPoint: HookPoint; modelName: string } {
+  const refuse = (what: string, fix: string): RangeError =>
+    new RangeError(
+      `Cannot train on "${name}": expected ${what}, which its files do not tell: got none: give ${fix}`,
+    );
+  if (hookPoint === undefined) {
+    throw refuse(
+      "a hook point",
+      "--hook, such as final_norm@15 for what open-concept-steering collected of OLMo-2 7B",
+    );
+  }
+  if (model.name === undefined) throw refuse("a model", "--model-name");
+  return { hookPoint, modelName: model.name };
 }
 
 /** Vectors of a folder, but for those that are not finite where such are skipped. */
@@ -269,14 +315,16 @@ async function* readRows(
     signal.throwIfAborted();
     reader.submit(contexts.map(({ ids }) => ids));
     const rows = await reader.rows();
-    let row = 0;
-    for (const { kept } of contexts) {
-      for (const isKept of kept) {
-        const from = row++ * d_model;
-        if (isKept === 0) continue;
-        yield rows.subarray(from, from + d_model);
-        if (--left <= 0) return;
-      }
+    const kept = contexts.flatMap(({ kept }) => [...kept]);
+    // Those that are kept move to the front.
+    let nKept = 0;
+    for (let row = 0; row < kept.length && nKept < left; row++) {
+      if (kept[row] === 0) continue;
+      const start = row * d_model;
+      rows.copyWithin(nKept++ * d_model, start, start + d_model);
     }
+    if (nKept > 0) yield rows.subarray(0, nKept * d_model);
+    left -= nKept;
+    if (left <= 0) return;
   }
 }

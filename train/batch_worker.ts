@@ -3,7 +3,6 @@
  * trainer; `prefetched_batches.ts` is its other end.
  * @module
  */
-import { directory } from "../core/files.ts";
 import { ResidualFolder } from "../core/residuals.ts";
 import type {
   BatchOptions,
@@ -11,14 +10,15 @@ import type {
   DroppedRows,
 } from "./batch_source.ts";
 import { Batches, rowGroupsOf } from "./batches.ts";
+import { type FolderAddress, openFolderAt } from "./folder_address.ts";
 import type { RowStatistics } from "./row_statistics.ts";
 
 /** What the worker is asked for. */
 export type ToBatchWorker =
   | {
     readonly kind: "open";
-    /** Path of the residual folder. */
-    readonly folder: string;
+    /** Of the residuals. */
+    readonly folder: FolderAddress;
     readonly options: BatchOptions;
   }
   /** Allows another batch. */
@@ -181,10 +181,10 @@ class BatchServer {
 }
 
 async function openFolder(
-  path: string,
+  address: FolderAddress,
   options: BatchOptions,
 ): Promise<Batches> {
-  const folder = await ResidualFolder.open(directory(path));
+  const folder = await ResidualFolder.open(openFolderAt(address));
   return await Batches.open(await rowGroupsOf(folder, options), options);
 }
 

@@ -1,49 +1,50 @@
 /**
- * Collects residual streams: documents → tokens → forward up to the hook's block
+ * Collects residual streams: contexts of a text → forward up to the hook's block
  * → bf16 rows → parquet shards, each with its tokens, and a manifest.
  * @module
  */
-import { createHash } from "node:crypto";
-import type { Manifest } from "../core/files.ts";
-import {
-  type LabeledResidualRows,
-  type NewResidualHeader,
-  type ResidualManifest,
-  ResidualShardWriter,
-  type ShardEntry,
-} from "../core/residuals.ts";
 import { dataFingerprint } from "../core/model_folder.ts";
-import type { WriteFile } from "../core/sae_file.ts";
+import type { ResidualManifest, TaskShard } from "../core/residual_manifest.ts";
+import type { ResidualLayout } from "../core/residual_pages.ts";
+import {
+  type NewResidualHeader,
+  ResidualShardWriter,
+} from "../core/residual_writer.ts";
+import type { Store } from "../core/store.ts";
 import type { ReadCorpus } from "../core/text.ts";
-import type { TokenContext } from "../core/token_contexts.ts";
-import { contextPasses } from "./context_passes.ts";
+import type { TextPosition, TokenContext } from "../core/token_contexts.ts";
+import {
+  contextPasses,
+  type PassConfig,
+  TEXT_START,
+} from "./context_passes.ts";
+import { labeledRows } from "./labeled_rows.ts";
+import { ResidualOutput, writeManifest } from "./residual_output.ts";
 import type { ResidualReader } from "./residual_reader.ts";
 
 /** What decides the vectors of a collection, beside model and hook point. */
-export interface CollectConfig {
+export interface CollectConfig extends PassConfig {
   /** Name of the model, for people. */
   readonly modelName: string;
-  /** The text, as `readDocuments` takes it. */
+  /** Commit of its repository, where that is known. */
+  readonly revision?: string | undefined;
+  /** The text, as `openCorpus` takes it. */
   readonly text: string;
-  /** Documents are cut at this many tokens. */
-  readonly contextLength: number;
-  /** Tokens at the start of each document that are left out. */
-  readonly skipFirst: number;
+  /** Seed of the order of its documents; their own order when absent. */
+  readonly shuffle?: number | undefined;
+  /** How rows lie in the files. */
+  readonly layout: ResidualLayout;
   /** A shard is closed by the first pass that brings it to this many vectors. */
   readonly shardRows: number;
-  /** A pass ends before the document that would bring it past this many tokens. */
-  readonly tokensPerPass: number;
-  /** Most documents; all when absent. */
-  readonly maxDocuments?: number;
   /** Most vectors; all when absent. */
   readonly maxVectors?: number;
 }
 
 /** How far a collection is. */
 export interface CollectProgress {
-  /** Documents whose vectors are in shards or in memory. */
+  /** Documents that begin in shards or in memory. */
   readonly nDocuments: number;
-  /** Their vectors. */
+  /** Vectors in shards or in memory. */
   readonly nVectors: number;
   /** Tokens that went through the model in this run, those that are left out included. */
   readonly nTokensRead: number;
@@ -53,235 +54,213 @@ export interface CollectProgress {
 export interface CollectOptions {
   readonly reader: ResidualReader;
   readonly config: CollectConfig;
-  /** Reads the text. */
+  /** Reads the text, or the task's part of it. */
   readonly read: ReadCorpus;
-  /** The manifest that the output folder has: the first one of this run, or one of it when resumed. */
-  readonly manifest: Manifest | ResidualManifest;
-  /** Writes a file of the output folder. */
-  readonly write: WriteFile;
+  /** The task among several that write into one folder; absent where one does all. */
+  readonly shard?: TaskShard | undefined;
+  /** The output folder, claimed for this task. */
+  readonly store: Store;
+  /** Fingerprint of the configuration, the same for all tasks. */
+  readonly fingerprint: string;
+  /** How far the folder is, when the run goes on. */
+  readonly before?: ResidualManifest | undefined;
   /** Called after every pass. */
   readonly onProgress?: (progress: CollectProgress) => void;
   /** Stops between two passes; complete shards stay, and the run can be resumed. */
   readonly signal?: AbortSignal;
 }
 
+/** Contexts that went through the model, with the bits of bf16 `[T, d_model]` of all their tokens. */
+interface Pass {
+  readonly contexts: readonly TokenContext[];
+  readonly rows: Promise<Uint16Array<ArrayBuffer>>;
+}
+
 /**
  * Collects what a text brings at a hook point, from where the manifest stands.
- * While the GPU works on a pass, the host packs and writes the one before and
- * tokenizes the next. Shards end where passes end, so that a run that was
- * interrupted and resumed writes the same bytes as one that was not.
+ * While the GPU works on a pass, the host packs the one before, makes the next and writes shards: the next
+ * pass is submitted before the rows of the last one are waited for. Shards end where passes end, and what a pass holds
+ * depends on its first token alone, so that a run that was stopped and goes on writes the same bytes as one that was not.
  * @returns The manifest of the complete collection.
- * @throws {RangeError} If a vector is not finite (names document and position), or there is none.
+ * @throws {RangeError} If a vector is not finite (names document and position), or there is none in the whole text.
  */
 export async function collectResiduals(
   options: CollectOptions,
 ): Promise<ResidualManifest> {
-  const { reader, onProgress, signal } = options;
-  const shards = new ShardOutput(options);
-  if (shards.manifest.done) return shards.manifest;
-  const passes = contextPasses(
-    options.read,
-    reader.model,
-    {
-      ...options.config,
-      pack: false,
-      separator: true,
-      skipTokens: new Set<number>(),
-    },
-    { document: shards.manifest.n_documents, token: 0 },
-  );
+  const { reader, config, store, onProgress, signal } = options;
+  const output = new ResidualOutput(store, options.before ?? begun(options));
+  if (output.manifest.done) return output.manifest;
+  if (!options.before) await writeManifest(store, output.manifest);
+  const shards = new OpenShard(options, output);
+  const { d_model } = reader.model.config;
   let nTokensRead = 0;
-  let ready: Pass | undefined;
-  let pass = await passes.next();
-  while (!pass.done && !shards.isFull) {
-    signal?.throwIfAborted();
-    const contexts = pass.value;
-    reader.submit(contexts.map(({ ids }) => ids));
-    if (ready) await shards.add(ready);
-    pass = await passes.next();
-    const rows = await reader.rows();
-    ready = { contexts, rows };
-    nTokensRead += rows.length / reader.model.config.d_model;
-    const { nDocuments, nVectors } = shards;
-    onProgress?.({ nDocuments, nVectors, nTokensRead });
+  let last: Pass | undefined;
+  const take = async ({ contexts, rows }: Pass): Promise<void> => {
+    const bits = await rows;
+    nTokensRead += bits.length / d_model;
+    await shards.add(contexts, bits);
+    onProgress?.({ ...shards.progress, nTokensRead });
+  };
+  try {
+    const start = output.manifest.shards.at(-1)?.next ?? TEXT_START;
+    const passes = contextPasses(options.read, reader.model, config, start);
+    let pass = await passes.next();
+    while (!pass.done && !shards.isFull) {
+      signal?.throwIfAborted();
+      const contexts = pass.value;
+      reader.submit(contexts.map(({ ids }) => ids));
+      if (last) await take(last);
+      pass = await passes.next();
+      const rows = reader.rows();
+      // Told where it is awaited; nobody waits for it when the run is stopped.
+      rows.catch(() => {});
+      last = { contexts, rows };
+    }
+    if (last && !shards.isFull) await take(last);
+    await shards.close();
+  } finally {
+    // A shard that is being written is complete: it stays.
+    await output.settled();
   }
-  if (ready) await shards.add(ready);
-  const manifest = await shards.finish();
-  onProgress?.({
-    nDocuments: manifest.n_documents,
-    nVectors: manifest.n_tokens,
-    nTokensRead,
-  });
-  return manifest;
+  const isEmpty = output.manifest.n_tokens === 0;
+  if (isEmpty && !options.shard) {
+    throw new RangeError(
+      `Cannot collect from "${config.text}": expected contexts of more than ${config.skipFirst} tokens: got none`,
+    );
+  }
+  return await output.finish();
 }
 
-/** Contexts with the bits of bf16 `[T, d_model]` of all their tokens. */
-interface Pass {
-  readonly contexts: readonly TokenContext[];
-  readonly rows: Uint16Array<ArrayBuffer>;
+/** The manifest of a collection that begins. */
+function begun(
+  { reader, config, fingerprint, shard }: CollectOptions,
+): ResidualManifest {
+  const { model, hookPoint } = reader;
+  const { d_model, n_layers } = model.config;
+  const { modelName, revision, text, shuffle, layout, ...passes } = config;
+  const { contextLength, pack, separator, skipFirst, skipTokens } = passes;
+  return {
+    kind: "residuals",
+    fingerprint,
+    formatVersion: 2,
+    model: {
+      name: modelName,
+      ...(revision !== undefined && { revision }),
+      fingerprint: dataFingerprint(model),
+      d_model,
+      n_layers,
+    },
+    hookPoint,
+    layout,
+    dtype: "bf16",
+    ...{ contextLength, pack, separator, skipFirst },
+    skipTokens: [...skipTokens].sort((a, b) => a - b),
+    text,
+    ...(shuffle !== undefined && { shuffle }),
+    ...(shard && { shard }),
+    shards: [],
+    n_tokens: 0,
+    n_documents: 0,
+    done: false,
+  };
 }
 
-/** The output folder: a shard in memory, complete ones on disk, and the manifest that lists them. */
-class ShardOutput {
+/** The shard that is being filled. */
+class OpenShard {
   readonly #config: CollectConfig;
   readonly #header: NewResidualHeader;
-  readonly #write: WriteFile;
-  #manifest: ResidualManifest;
-  #shard: ResidualShardWriter | undefined;
-  #nDocuments: number;
+  readonly #store: Store;
+  readonly #output: ResidualOutput;
+  #writer: ResidualShardWriter | undefined;
+  /** Where the text goes on after what was added. */
+  #next: TextPosition;
   #nVectors: number;
+  #nDocuments: number;
+  /** Documents that begin in this shard. */
+  #nOfShard = 0;
 
-  constructor({ reader, config, manifest, write }: CollectOptions) {
-    const { model, hookPoint } = reader;
-    const { d_model, n_layers } = model.config;
-    const { modelName, text, contextLength, skipFirst } = config;
+  constructor(
+    { reader: { model, hookPoint }, config, store }: CollectOptions,
+    output: ResidualOutput,
+  ) {
+    const { manifest } = output;
     this.#config = config;
-    this.#write = write;
+    this.#store = store;
+    this.#output = output;
     this.#header = {
-      modelName,
+      modelName: config.modelName,
       modelFingerprint: dataFingerprint(model),
+      revision: config.revision,
       hookPoint,
       dtype: "bf16",
-      d_model,
+      d_model: model.config.d_model,
     };
-    this.#manifest = isStarted(manifest) ? manifest : {
-      kind: "residuals",
-      fingerprint: manifest.fingerprint,
-      formatVersion: 1,
-      model: {
-        name: modelName,
-        fingerprint: dataFingerprint(model),
-        d_model,
-        n_layers,
-      },
-      hookPoint,
-      contextLength,
-      text,
-      skipFirst,
-      shards: [],
-      n_tokens: 0,
-      n_documents: 0,
-      done: false,
-    };
-    this.#nDocuments = this.#manifest.n_documents;
-    this.#nVectors = this.#manifest.n_tokens;
+    this.#next = manifest.shards.at(-1)?.next ?? TEXT_START;
+    this.#nVectors = manifest.n_tokens;
+    this.#nDocuments = manifest.n_documents;
   }
 
-  /** The manifest as it is on disk, or will be first. */
-  get manifest(): ResidualManifest {
-    return this.#manifest;
-  }
-
-  /** Documents on disk and in memory. */
-  get nDocuments(): number {
-    return this.#nDocuments;
-  }
-
-  /** Vectors on disk and in memory. */
-  get nVectors(): number {
-    return this.#nVectors;
+  /** What is in shards and in memory. */
+  get progress(): Omit<CollectProgress, "nTokensRead"> {
+    return { nDocuments: this.#nDocuments, nVectors: this.#nVectors };
   }
 
   /** Whether there are as many vectors as are wanted. */
   get isFull(): boolean {
-    return this.#room === 0;
+    return this.#room <= 0;
   }
 
   get #room(): number {
     return (this.#config.maxVectors ?? Infinity) - this.#nVectors;
   }
 
-  /** Takes the vectors of a pass, as far as they are wanted; writes the shard if it is large enough now. */
-  async add(pass: Pass): Promise<void> {
-    if (this.isFull) return;
+  /** Takes the vectors of a pass, as far as they are wanted; closes the shard if it is large enough now. */
+  async add(
+    contexts: readonly TokenContext[],
+    rows: Uint16Array<ArrayBuffer>,
+  ): Promise<void> {
     const { d_model } = this.#header;
-    const batch = labeledRows(pass, d_model, this.#room);
-    this.#shard ??= new ResidualShardWriter(this.#header);
-    this.#shard.add(batch);
+    const batch = labeledRows(contexts, rows, { d_model, most: this.#room });
+    const nBegun = countBegun(contexts, this.#next);
+    this.#next = contexts.at(-1)!.next;
+    this.#nDocuments += nBegun;
+    this.#nOfShard += nBegun;
+    if (batch.n_rows === 0) return;
+    const { layout } = this.#config;
+    this.#writer ??= new ResidualShardWriter(this.#header, { layout });
+    this.#writer.add(batch);
     this.#nVectors += batch.n_rows;
-    this.#nDocuments += pass.contexts.length;
-    if (this.#shard.n_rows >= this.#config.shardRows) {
-      await this.#close({ done: false });
-    }
+    if (this.#writer.n_rows >= this.#config.shardRows) await this.close();
   }
 
-  /** Writes what is left. */
-  async finish(): Promise<ResidualManifest> {
-    if (this.#nVectors === 0) {
-      throw new RangeError(
-        `Cannot collect from "${this.#config.text}": expected documents of more than ${this.#config.skipFirst} tokens: got none`,
-      );
-    }
-    await this.#close({ done: true });
-    return this.#manifest;
-  }
-
-  /** Writes the shard in memory, if any, then the manifest that lists it. */
-  async #close({ done }: { done: boolean }): Promise<void> {
-    const shards: ShardEntry[] = [...this.#manifest.shards];
-    if (this.#shard && this.#shard.n_rows > 0) {
-      const file = `shard_${String(shards.length).padStart(5, "0")}.parquet`;
-      const chunks = [...this.#shard.finish()];
-      const sha256 = createHash("sha256");
-      for (const chunk of chunks) sha256.update(chunk);
-      await this.#write(file, ReadableStream.from(chunks));
-      shards.push({
-        file,
-        n_rows: this.#shard.n_rows,
-        bytes: chunks.reduce((sum, { length }) => sum + length, 0),
-        sha256: sha256.digest("hex"),
-      });
-    }
-    this.#shard = undefined;
-    this.#manifest = {
-      ...this.#manifest,
-      shards,
-      n_tokens: this.#nVectors,
-      n_documents: this.#nDocuments,
-      done,
-    };
-    const json = JSON.stringify(this.#manifest, null, 2);
-    await this.#write("manifest.json", `${json}\n`);
+  /** Begins to write what was added, if anything was. */
+  async close(): Promise<void> {
+    const writer = this.#writer;
+    if (!writer) return;
+    const n_documents = this.#nOfShard;
+    this.#writer = undefined;
+    this.#nOfShard = 0;
+    await this.#output.add({
+      n_rows: writer.n_rows,
+      n_documents,
+      next: this.#next,
+      write: (file) => this.#store.write(file, writer.finish()),
+    });
   }
 }
 
-/** Whether the manifest says more than whose folder it is. */
-function isStarted(
-  manifest: Manifest | ResidualManifest,
-): manifest is ResidualManifest {
-  return "shards" in manifest;
-}
-
-/** The rows of a pass that are kept, at most `most`, with the tokens that they belong to. */
-function labeledRows(
-  { contexts, rows }: Pass,
-  d_model: number,
-  most: number,
-): LabeledResidualRows {
-  const places = contexts.flatMap(({ kept }, c) =>
-    [...kept.keys()].filter((i) => kept[i] === 1).map((i) => [c, i] as const)
-  ).slice(0, most);
-  const starts: number[] = [];
-  let start = 0;
-  for (const { ids } of contexts) {
-    starts.push(start);
-    start += ids.length;
+/** Documents whose first token is in these contexts, which go on at a position. */
+function countBegun(
+  contexts: readonly TokenContext[],
+  start: TextPosition,
+): number {
+  let last = start.token > 0 ? start.document : start.document - 1;
+  let n = 0;
+  for (const { documents } of contexts) {
+    for (const document of documents) {
+      if (document > last) n++;
+      last = Math.max(last, document);
+    }
   }
-  const kept = new Uint16Array(places.length * d_model);
-  for (const [row, [c, i]] of places.entries()) {
-    const from = (starts[c]! + i) * d_model;
-    kept.set(rows.subarray(from, from + d_model), row * d_model);
-  }
-  const labels = (
-    of: (context: TokenContext) => Uint32Array | Int32Array,
-  ): Int32Array<ArrayBuffer> =>
-    Int32Array.from(places, ([c, i]) => of(contexts[c]!)[i]!);
-  return {
-    n_rows: places.length,
-    d_model,
-    rows: kept,
-    token_ids: labels(({ ids }) => ids),
-    positions: labels(({ positions }) => positions),
-    documents: labels(({ documents }) => documents),
-  };
+  return n;
 }

@@ -10,6 +10,7 @@ import type {
   DroppedRows,
 } from "./batch_source.ts";
 import { BatchWorkerPort, type Opened } from "./batch_worker_port.ts";
+import type { FolderAddress } from "./folder_address.ts";
 import type { RowStatistics } from "./row_statistics.ts";
 
 /** Batches that are ready or in the making at any time. */
@@ -41,12 +42,12 @@ export class PrefetchedBatches implements BatchSource {
   }
 
   /**
-   * Starts a worker on the residual folder at a path, with the permissions of this thread, and waits
+   * Starts a worker on the residual folder at an address, with the permissions of this thread, and waits
    * until it has measured the data.
    * @throws {Error} As `ResidualFolder.open` and `Batches.open`, with the same class and message.
    */
   static async open(
-    folder: string,
+    folder: FolderAddress,
     options: BatchOptions,
   ): Promise<PrefetchedBatches> {
     using owned = new DisposableStack();

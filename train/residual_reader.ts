@@ -107,7 +107,10 @@ export class ResidualReader implements Disposable {
     });
   }
 
-  /** Waits for the pass that was submitted last: bits of bf16 `[T, d_model]`, tokens in its order. */
+  /**
+   * The rows of the pass that was submitted last: bits of bf16 `[T, d_model]`, tokens in its order. The copy is on its
+   * way when this returns, so that the next pass can be submitted before it is awaited.
+   */
   async rows(): Promise<Uint16Array<ArrayBuffer>> {
     const packed = this.#packed.rows(0, this.#nTokens);
     const bytes = await this.#gpu.readBytes(packed);

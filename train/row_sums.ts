@@ -16,8 +16,11 @@ export class RowSums {
     this.#sum = new Float64Array(d_model);
   }
 
-  /** Adds vectors: bits of bf16 `[n, d_model]`. */
-  add(rows: Uint16Array): void {
+  /**
+   * Adds vectors: bits of bf16 `[n, d_model]`.
+   * @param norms Takes the L2 norm of each, `[n]`.
+   */
+  add(rows: Uint16Array, norms?: Float64Array): void {
     const values = bf16ToF32(rows);
     const sum = this.#sum;
     const d_model = sum.length;
@@ -28,7 +31,9 @@ export class RowSums {
         sum[j]! += value;
         squares += value * value;
       }
-      this.#norms += Math.sqrt(squares);
+      const norm = Math.sqrt(squares);
+      if (norms) norms[start / d_model] = norm;
+      this.#norms += norm;
       this.#squares += squares;
     }
     this.#n += values.length / d_model;

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import {
   defaultHookPoint,
   hookPlace,
+  hookPointNamed,
   parseHookPoint,
 } from "../../core/hook_point.ts";
 
@@ -55,4 +56,24 @@ Deno.test("defaultHookPoint() is the middle of the model", () => {
   assert.equal(defaultHookPoint(8), "resid_post[3]");
   assert.equal(defaultHookPoint(3), "resid_post[0]");
   assert.equal(defaultHookPoint(1), "resid_post[0]");
+});
+
+Deno.test("hookPointNamed() knows the residual stream by the names of other tools, and nothing else", () => {
+  const names: Record<string, string | undefined> = {
+    "blocks.7.hook_resid_post": "resid_post[7]",
+    "blocks.7.hook_resid_pre": "resid_post[6]",
+    "blocks.0.hook_resid_pre": undefined,
+    "blocks.7.hook_resid_mid": undefined,
+    "blocks.7.hook_mlp_out": undefined,
+    "layers.10": "resid_post[10]",
+    "model.layers.10": "resid_post[10]",
+    "transformer.h.3": "resid_post[3]",
+    "layers.10.mlp": undefined,
+    "some-layers.10": undefined,
+    "resid_post_layer_4": "resid_post[4]",
+    "": undefined,
+  };
+  for (const [name, hookPoint] of Object.entries(names)) {
+    assert.equal(hookPointNamed(name), hookPoint, name);
+  }
 });

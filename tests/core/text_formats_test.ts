@@ -142,6 +142,53 @@ Deno.test("openCorpus() gives every document of several files to one shard, in r
   }
 });
 
+Deno.test("Corpus.sample() looks into each file, and no further than its first document", async () => {
+  const files = {
+    "a.jsonl": bytesOf('{"text":"a"}\n{"body":"faulty"}\n'),
+    "b.parquet": parquet(["b", "c"]),
+    "c.jsonl": bytesOf('{"body":"faulty"}\n'),
+  };
+  const sampled = async (n: number, options?: CorpusOptions) => {
+    const corpus = await open(files, ".", options);
+    const all = await Array.fromAsync(corpus.sample(n));
+    return all.map(({ document }) => "text" in document && document.text);
+  };
+  deepEqual(await sampled(2), ["a", "b"]);
+  // Files that another task reads are looked into as well.
+  deepEqual(await sampled(2, { shard: { index: 3, count: 9 } }), ["a", "b"]);
+  await rejectsInOneLine(
+    () => sampled(3),
+    /^SyntaxError: Cannot read "corpus\/c\.jsonl" line 1: .*got body/,
+  );
+  const story = await open({}, "storybook:7");
+  deepEqual((await Array.fromAsync(story.sample(5))).length, 1);
+});
+
+Deno.test("openCorpus() passes over documents without text where it is told to, and numbers them", async () => {
+  const texts = ["a", "", " ", "d", ...Array(3000).fill("")];
+  texts[2500] = "z";
+  const files = {
+    "a.jsonl": bytesOf('{"text":null}\n{"text":""}\n{"text":"b"}\n'),
+    "b.parquet": parquet(texts),
+  };
+  const skipEmpty = true;
+  deepEqual(await numbered(await open(files, ".", { skipEmpty })), [
+    [2, "b"],
+    [3, "a"],
+    [6, "d"],
+    [2503, "z"],
+  ]);
+  const shuffled = await open(files, ".", { skipEmpty, shuffleSeed: 4 });
+  const whole = await numbered(shuffled);
+  deepEqual(whole.map(([, text]) => text).sort(), ["a", "b", "d", "z"]);
+  const [index] = whole[2]!;
+  deepEqual(await numbered(shuffled, index), whole.slice(2));
+  await rejectsInOneLine(
+    async () => numbered(await open(files, ".")),
+    /^SyntaxError: Cannot read "corpus\/a\.jsonl" line 1: expected text in "text": got empty text: correct or remove it, or give collect or train --skip-empty$/,
+  );
+});
+
 Deno.test("openCorpus() shuffles by the seed: windows, row groups and files, found again from any number on", async () => {
   const texts = madeTexts(5000, 6).map((text) => text.split(" ", 5).join(" "));
   const files = {

@@ -4,9 +4,9 @@ import { type Folder, memoryFolder } from "../../core/source.ts";
 import { storybook } from "../../core/storybook.ts";
 import {
   type CorpusDocument,
+  type DocumentOptions,
   type OpenPath,
   readDocuments,
-  type ReadOptions,
 } from "../../core/text.ts";
 import { rejectsInOneLine } from "../rejects_in_one_line.ts";
 
@@ -23,7 +23,7 @@ function opener(files: Readonly<Record<string, Uint8Array>>): OpenPath {
 function read(
   spec: string,
   files: Readonly<Record<string, Uint8Array>>,
-  options?: ReadOptions,
+  options?: DocumentOptions,
 ): Promise<CorpusDocument[]> {
   return Array.fromAsync(readDocuments(spec, opener(files), options));
 }

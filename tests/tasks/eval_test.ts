@@ -88,7 +88,7 @@ Deno.test("eval refuses an SAE that does not fit, and says which file and what t
     [["--sae=none"], /Cannot open folder ".*none": no such file or folder/],
     [
       ["--sae=residuals"],
-      /Cannot open an SAE in ".*residuals": expected cfg\.json or sae_config\.json: got neither/,
+      /Cannot open an SAE in ".*residuals": expected sae_weights\.safetensors, .*: got none of them/,
     ],
     [
       ["--sae=sae", "--residuals=elsewhere"],
@@ -150,7 +150,10 @@ Deno.test("eval takes an SAE of open-concept-steering when its layer is told, wi
   const words = ["--residuals=residuals", "--json"];
   const untold = await runTask(["eval", "--sae=ocs", ...words], { cwd });
   equal(untold.code, 1);
-  match(untold.stderr, /^error: .*expected a hook point.*--layer\n$/);
+  match(
+    untold.stderr,
+    /^error: .*from 0 to 7: got final_norm@15: .*--layer if .*\n$/,
+  );
   const ours = await runTask(["eval", "--sae=sae", ...words], { cwd });
   const told = await runTask(
     ["eval", "--sae=ocs", "--layer=3", ...words],

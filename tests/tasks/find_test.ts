@@ -174,7 +174,10 @@ Deno.test("find refuses bad input in one line and writes nothing", async () => {
     ],
     [on(folder, "--feature", "1", "--index", folder.sae), /features\.jsonl/],
     [on(folder, "dog", "--limt", "1"), /did you mean --limit\?$/],
-    [["dog", "--sae", folder.path], /expected cfg\.json or sae_config\.json/],
+    [
+      ["dog", "--sae", folder.path],
+      /expected sae_weights\.safetensors, .*: got none/,
+    ],
   ];
   for (const [args, pattern] of cases) {
     const run = await runTask(["find", ...args]);

@@ -1,6 +1,7 @@
 import { deepEqual, equal, match, ok } from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { localStore } from "../../tasks/local_store.ts";
 import { runTask, scratchFolder, startTask, type TaskRun } from "./run_task.ts";
 import { collectSmall } from "./small_sae.ts";
 
@@ -141,7 +142,9 @@ Deno.test("sweep refuses wrong grids and places before it trains", async () => {
     [["--grid=gpu=0,1"], /^error: .*a flag of train that can vary: got --gpu/m],
     [["--grid=lambda=1", "--gpus=0,"], /^error: .*--gpus to be indices/m],
     [["--task=0"], /^error: Cannot open /m],
+    [["--grid=lambda=1", "--out=taken"], /^error: .*taken": process \d+ on /m],
   ];
+  await using _ = await (await localStore(join(cwd, "taken"))).lock("all");
   for (const [flags, message] of refused) {
     const run = await sweep(cwd, ...flags);
     equal(run.code, 1, flags.join(" "));

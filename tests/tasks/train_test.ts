@@ -3,6 +3,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { directory } from "../../core/files.ts";
 import { SaeFile } from "../../core/sae_file.ts";
+import { localStore } from "../../tasks/local_store.ts";
 import { blockFile, runTask, scratchFolder, startTask } from "./run_task.ts";
 import { collectSmall, SMALL_RECIPE, trainSmall } from "./small_sae.ts";
 
@@ -157,6 +158,7 @@ Deno.test("train refuses bad input in one line and writes nothing", async () => 
     Deno.copyFileSync(join(cwd, "residuals", name), join(cwd, "cut", name));
   }
   Deno.truncateSync(join(cwd, "cut", "shard_00000.parquet"), 1000);
+  await using _ = await (await localStore(join(cwd, "taken"))).lock("all");
   const cases: [string[], RegExp][] = [
     [
       ["--residuals=none"],
@@ -173,6 +175,10 @@ Deno.test("train refuses bad input in one line and writes nothing", async () => 
     [
       ["--hold-out=300"],
       /Cannot train on ".*": expected more than the 300 vectors/,
+    ],
+    [
+      ["--out=taken", "--batch=64"],
+      /Cannot write to ".*taken": process \d+ on .+ is writing there: wait/,
     ],
     [["--lr=0"], /Cannot read "flags of train": field "lr"/],
     [["--beta1=1"], /Cannot read "flags of train": field "betas\.0"/],
@@ -191,4 +197,7 @@ Deno.test("train refuses bad input in one line and writes nothing", async () => 
   });
   await Promise.all(runs);
   ok(!existsSync(join(cwd, "sae")));
+  deepEqual([...Deno.readDirSync(join(cwd, "taken"))].map(({ name }) => name), [
+    ".all.lock",
+  ]);
 });

@@ -8,14 +8,18 @@ import {
   type ResidualManifest,
   type ResidualRows,
 } from "../../core/residuals.ts";
+import type { TaskShard } from "../../core/residual_manifest.ts";
 import { Safetensors } from "../../core/safetensors.ts";
 import { type Folder, memoryFolder } from "../../core/source.ts";
-import type { ReadCorpus } from "../../core/text.ts";
+import { openCorpus, type ReadCorpus } from "../../core/text.ts";
 import { type CollectConfig, collectResiduals } from "../../train/collect.ts";
+import { mergeTasks } from "../../train/residual_merge.ts";
+import { claimResiduals } from "../../train/residual_output.ts";
 import { ResidualReader } from "../../train/residual_reader.ts";
 import { assertClose, assertRelativeError } from "../assert_close.ts";
 import { testGpu } from "../gpu_for_tests.ts";
 import { rejectsInOneLine } from "../rejects_in_one_line.ts";
+import { memoryStore } from "./memory_store.ts";
 import { corpusOf, story } from "./numbered.ts";
 
 const MODEL = new URL("../../models/tiny-olmo2", import.meta.url).pathname;
@@ -28,6 +32,10 @@ const CONFIG: CollectConfig = {
   skipFirst: 1,
   shardRows: 150,
   tokensPerPass: 100,
+  pack: false,
+  separator: true,
+  skipTokens: new Set(),
+  layout: "binary",
 };
 
 interface Collected {
@@ -44,7 +52,8 @@ interface RunOptions {
   /** Files of the run that is resumed; they are written to. */
   readonly files?: Record<string, Uint8Array>;
   readonly signal?: AbortSignal;
-  /** Called after each file is written. */
+  readonly shard?: TaskShard;
+  /** Called before each file is written; what it throws is what writing throws. */
   readonly onWrite?: (file: string) => void;
 }
 
@@ -56,21 +65,18 @@ async function collect(options: RunOptions = {}): Promise<Collected> {
     hookPoint: options.hookPoint ?? "resid_post[1]",
     maxTokens: Math.max(config.tokensPerPass, config.contextLength),
   });
-  const before = files["manifest.json"];
+  const store = memoryStore(files, {
+    beforeWrite: (file) => options.onWrite?.(file),
+  });
+  const claim = { fingerprint: "f", shard: options.shard };
+  await using claimed = await claimResiduals(store, claim);
   const manifest = await collectResiduals({
     reader,
     config,
     read: options.read ?? await story("storybook:101:12"),
-    manifest: before
-      ? JSON.parse(new TextDecoder().decode(before))
-      : { kind: "residuals", fingerprint: "f" },
-    async write(file, content): Promise<void> {
-      const body = typeof content === "string" || content instanceof Uint8Array
-        ? new Response(content as BodyInit)
-        : new Response(ReadableStream.from(content));
-      files[file] = await body.bytes();
-      options.onWrite?.(file);
-    },
+    store,
+    ...claim,
+    before: claimed.before,
     ...(options.signal ? { signal: options.signal } : {}),
   });
   return { manifest, files };
@@ -205,6 +211,100 @@ Deno.test("collectResiduals() writes the same bytes when it is stopped after eac
   deepEqual(files, straight.files);
 });
 
+Deno.test("collectResiduals() goes on at the exact token of a packed text", async () => {
+  const config = {
+    pack: true,
+    skipTokens: new Set([0]),
+    contextLength: 40,
+    layout: "list",
+  } as const;
+  const straight = await collect({ config });
+  const nexts = straight.manifest.shards.map(({ next }) => next);
+  // Shards end amid documents, or this would test nothing.
+  ok(nexts.some((next) => next!.token > 0), JSON.stringify(nexts));
+  const files: Record<string, Uint8Array> = {};
+  for (let nStops = 0;;) {
+    const controller = new AbortController();
+    const run = collect({
+      config,
+      files,
+      signal: controller.signal,
+      onWrite: (file) => {
+        if (file.startsWith("shard")) controller.abort(new Error("stop"));
+      },
+    });
+    if (await run.then(({ manifest }) => manifest.done, () => false)) break;
+    ok(++nStops < 20);
+  }
+  deepEqual(files, straight.files);
+});
+
+Deno.test("collectResiduals() of all shares gives each vector of the text once", async () => {
+  const text = "storybook:101:600";
+  const config = {
+    maxDocuments: 520,
+    contextLength: 8,
+    tokensPerPass: 1024,
+    shardRows: 1500,
+  };
+  const count = 3;
+  const files: Record<string, Uint8Array> = {};
+  for (let index = 0; index < count; index++) {
+    const shard = { index, count };
+    const { read } = await openCorpus(text, () => Promise.reject(), { shard });
+    const { manifest } = await collect({ files, shard, read, config });
+    ok(manifest.done);
+  }
+  const merged = await mergeTasks(memoryStore(files));
+  equal(merged.n_documents, 520);
+  const whole = await collect({ read: await story(text), config });
+  const key = ({ documents, positions, token_ids }: Required<ResidualRows>) =>
+    Array.from(
+      documents,
+      (document, i) => `${document}:${positions[i]}:${token_ids[i]}`,
+    );
+  const keys = async (of: Pick<Collected, "files">): Promise<string[]> =>
+    (await rowsOf(of)).flatMap(key).sort();
+  deepEqual(await keys({ files }), await keys(whole));
+});
+
+Deno.test("collectResiduals() ends a share without documents of its own with an empty manifest", async () => {
+  const files: Record<string, Uint8Array> = {};
+  const shard = { index: 2, count: 3 };
+  const { manifest } = await collect({ files, shard, read: corpusOf([]) });
+  deepEqual([manifest.shards, manifest.done], [[], true]);
+  deepEqual(Object.keys(files), ["manifest_002-of-003.json"]);
+});
+
+Deno.test("collectResiduals() loses nothing when the disk is full, and goes on when it is not", async () => {
+  const straight = await collect();
+  const names = Object.keys(straight.files);
+  for (const full of ["shard_00001.parquet", "manifest.json"]) {
+    const files: Record<string, Uint8Array> = {};
+    let nManifests = 0;
+    await rejectsInOneLine(
+      () =>
+        collect({
+          files,
+          onWrite(file): void {
+            if (file === "manifest.json") nManifests++;
+            const isFull = file === full &&
+              (file !== "manifest.json" || nManifests === 3);
+            if (isFull) {
+              throw new Error(`Cannot write "${file}": no space left`);
+            }
+          },
+        }),
+      /^Error: Cannot write ".*": no space left$/,
+    );
+    const folder = await ResidualFolder.open(memoryFolder("r", files));
+    equal(folder.manifest.shards.length, 1);
+    ok(Object.keys(files).length < names.length);
+    await collect({ files });
+    deepEqual(files, straight.files);
+  }
+});
+
 Deno.test("collectResiduals() reads nothing more when the collection is complete", async () => {
   const { files, manifest } = await collect({
     read: await story("storybook:101:3"),
@@ -233,7 +333,7 @@ Deno.test("collectResiduals() names the document and the token when a vector is 
     () => collect({ model: broken, read, onWrite: (f) => written.push(f) }),
     /^RangeError: Cannot write residuals: .*resid_post\[1\], document 1, position 3$/,
   );
-  deepEqual(written, []);
+  deepEqual(written, ["manifest.json"]);
 });
 
 /** The model with NaN in the embedding of one token. */
@@ -261,7 +361,7 @@ Deno.test("collectResiduals() refuses a text of which nothing is left", async ()
         read: await story("storybook:101:3"),
         config: { skipFirst: 48 },
       }),
-    /^RangeError: Cannot collect from "storybook:101:12": expected documents of more than 48 tokens: got none$/,
+    /^RangeError: Cannot collect from "storybook:101:12": expected contexts of more than 48 tokens: got none$/,
   );
 });
 

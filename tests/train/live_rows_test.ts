@@ -15,6 +15,7 @@ import { medianOf, rowNormsOf } from "../../train/row_filter.ts";
 import { RowSums } from "../../train/row_sums.ts";
 import { testGpu } from "../gpu_for_tests.ts";
 import { rejectsInOneLine } from "../rejects_in_one_line.ts";
+import { memoryStore } from "./memory_store.ts";
 import { story } from "./numbered.ts";
 
 const MODEL = new URL("../../models/tiny-olmo2", import.meta.url).pathname;
@@ -75,17 +76,12 @@ async function collected(
       skipFirst,
       modelName: "tiny",
       text: TEXT,
+      layout: "binary",
       shardRows: 4096,
     },
     read: READ,
-    manifest: { kind: "residuals", fingerprint: "f" },
-    write: async (file, content) => {
-      const stream =
-        typeof content === "string" || content instanceof Uint8Array
-          ? content as BodyInit
-          : ReadableStream.from(content);
-      files[file] = await new Response(stream).bytes();
-    },
+    store: memoryStore(files),
+    fingerprint: "f",
   });
   const folder = await ResidualFolder.open(memoryFolder("r", files));
   const shard = await folder.shard(0);
@@ -194,28 +190,33 @@ Deno.test("LiveRows.restore() runs the model again, and goes on bit for bit", as
   using reader = await openReader(gpu);
   // In the first epoch, beyond it with a pass at a time, and with all in memory.
   for (
-    const [bufferRows, nBefore] of [[250, 9], [60, 40], [10_000, 9]] as const
+    const [bufferRows, nBefore, pack] of [
+      [250, 9, false],
+      [60, 40, true],
+      [10_000, 9, false],
+    ] as const
   ) {
+    const text = { pack, skipTokens: new Set(pack ? [0] : []) };
     const batches = { bufferRows, holdOut: 30, maxNorm: 1.1 };
-    using straight = await LiveRows.open(options(gpu, reader, batches));
+    using straight = await LiveRows.open(options(gpu, reader, batches, text));
     await draw(gpu, straight, nBefore);
     // Batches that are accumulated are all drawn before the first is used.
     const early = await straight.next();
     const position = JSON.parse(JSON.stringify(straight.position));
     const rest = textOf(await draw(gpu, straight, 15));
     const late = await filled(gpu, early);
-    using resumed = await LiveRows.open(options(gpu, reader, batches));
+    using resumed = await LiveRows.open(options(gpu, reader, batches, text));
     deepEqual(resumed.statistics, straight.statistics);
     await draw(gpu, resumed, 3);
     await resumed.restore(position);
     deepEqual(resumed.position, position);
     const went = textOf(await draw(gpu, resumed, 15));
-    deepEqual(went, rest, `bufferRows ${bufferRows}`);
+    deepEqual(went, rest, `bufferRows ${bufferRows}, pack ${pack}`);
     notEqual(rest[0], rest[1]);
     await resumed.restore(position);
     deepEqual(textOf(await draw(gpu, resumed, 15)), rest);
     // The early batch, drawn again from where it was drawn.
-    using again = await LiveRows.open(options(gpu, reader, batches));
+    using again = await LiveRows.open(options(gpu, reader, batches, text));
     await draw(gpu, again, nBefore);
     deepEqual(textOf([late]), textOf(await draw(gpu, again, 1)));
     // Held out, and after the end.

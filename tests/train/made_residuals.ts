@@ -6,9 +6,11 @@ import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { f32ToBf16 } from "../../core/dtype.ts";
 import {
+  manifestFile,
   type ResidualManifest,
-  ResidualShardWriter,
-} from "../../core/residuals.ts";
+  shardFile,
+} from "../../core/residual_manifest.ts";
+import { ResidualShardWriter } from "../../core/residuals.ts";
 import { randomNormal } from "../assert_close.ts";
 import { joined } from "../joined.ts";
 
@@ -21,6 +23,8 @@ export interface MadeFolder {
   readonly shards: readonly number[];
   /** Size of vectors; {@link MADE_D} when absent. */
   readonly d_model?: number;
+  /** What its manifest says otherwise. */
+  readonly manifest?: Partial<ResidualManifest>;
   /** Bits of a shard's rows, finite; random when absent. */
   readonly rows?: (shard: number, n_rows: number) => Uint16Array<ArrayBuffer>;
 }
@@ -36,7 +40,8 @@ export function madeRows(
 
 /** The files of a folder, by name. Token ids count from 0 in each shard; documents have ten rows. */
 export function madeFolder(
-  { shards: sizes, d_model = MADE_D, rows }: MadeFolder,
+  { shards: sizes, d_model = MADE_D, rows, manifest: manifestOf = {} }:
+    MadeFolder,
 ): Record<string, Uint8Array<ArrayBuffer>> {
   const header = {
     modelName: "tiny",
@@ -48,7 +53,9 @@ export function madeFolder(
   const files: Record<string, Uint8Array<ArrayBuffer>> = {};
   const shards: ResidualManifest["shards"][number][] = [];
   for (const [s, n_rows] of sizes.entries()) {
-    const writer = new ResidualShardWriter(header);
+    const writer = new ResidualShardWriter(header, {
+      layout: manifestOf.layout ?? "binary",
+    });
     const counting = Int32Array.from({ length: n_rows }, (_, i) => i);
     writer.add({
       n_rows,
@@ -58,7 +65,8 @@ export function madeFolder(
       positions: counting.map((i) => i % 10),
       documents: counting.map((i) => Math.floor(i / 10)),
     });
-    const file = `shard-${s}.parquet`;
+    const { shard: task } = manifestOf;
+    const file = task ? shardFile(task, s) : `shard-${s}.parquet`;
     const bytes = joined(writer.finish());
     files[file] = bytes;
     const sha256 = createHash("sha256").update(bytes).digest("hex");
@@ -67,18 +75,26 @@ export function madeFolder(
   const manifest: ResidualManifest = {
     kind: "residuals",
     fingerprint: "f",
-    formatVersion: 1,
+    formatVersion: 2,
     model: { name: "tiny", fingerprint: "abc", d_model, n_layers: 8 },
     hookPoint: "resid_post[3]",
+    layout: "binary",
+    dtype: "bf16",
     contextLength: 256,
+    pack: false,
+    separator: true,
+    skipFirst: 0,
+    skipTokens: [],
     text: "storybook:1",
-    skipFirst: 1,
     shards,
     n_tokens: sizes.reduce((sum, n) => sum + n, 0),
     n_documents: 2,
     done: true,
+    ...manifestOf,
   };
-  files["manifest.json"] = new TextEncoder().encode(JSON.stringify(manifest));
+  files[manifestFile(manifest.shard)] = new TextEncoder().encode(
+    JSON.stringify(manifest),
+  );
   return files;
 }
 

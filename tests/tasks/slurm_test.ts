@@ -1,7 +1,7 @@
-import { equal, match, ok } from "node:assert/strict";
+import { equal, match, ok, throws } from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { arrayScript, mergeScript } from "../../tasks/sweep_slurm.ts";
+import { arrayScript, mergeScript, type SlurmWork } from "../../tasks/slurm.ts";
 import { runTask, scratchFolder } from "./run_task.ts";
 import { collectSmall } from "./small_sae.ts";
 
@@ -13,7 +13,7 @@ const SBATCH = `#!/bin/sh
 here=$(dirname "$0")
 echo "$@" >> "$here/calls"
 for script; do :; done
-numbers=$(sed -n 's/^#SBATCH --array=\\([0-9,-]*\\)%.*/\\1/p' "$script" | tr ',' ' ')
+numbers=$(sed -n 's/^#SBATCH --array=\\([0-9,-]*\\).*/\\1/p' "$script" | tr ',' ' ')
 for range in \${numbers:-none}; do
   for n in $(seq "\${range%-*}" "\${range#*-}" 2>/dev/null || echo none); do
     SLURM_ARRAY_TASK_ID=$n sh "$script" >> "$here/output" 2>&1
@@ -43,15 +43,20 @@ const WORDS = [
   "--engine=slurm",
 ] as const;
 
+const WORK: SlurmWork = {
+  name: "collect",
+  folder: "/data/50% of it.jobs",
+  cwd: "/home/me/my work",
+  tasks: [0, 1, 2, 5, 7, 8],
+  jobs: 4,
+  options: ["gres=gpu:1", "--time=12:00:00", "partition=a100", 'comment=a "b"'],
+  task: ["collect", "--text=it's", "--shard=#/64"],
+  merge: ["data", "merge", "my out"],
+  mergeAfter: "afterok",
+};
+
 Deno.test("arrayScript() is an array of what is left, with the user's options, stopped by SIGTERM in time", () => {
-  const sweep = {
-    folder: "/data/my sweep",
-    tasks: [0, 1, 2, 5, 7, 8],
-    jobs: 4,
-    options: ["gres=gpu:1", "--time=12:00:00"],
-    flags: ["--gpu=NVIDIA A100"],
-  };
-  const script = arrayScript(sweep);
+  const script = arrayScript(WORK);
   match(script, /^#!\/bin\/sh\n#SBATCH /);
   for (
     const option of [
@@ -61,16 +66,29 @@ Deno.test("arrayScript() is an array of what is left, with the user's options, s
       "signal=B:TERM@120",
       "gres=gpu:1",
       "time=12:00:00",
-      "output=/data/my sweep/slurm-%A_%a.log",
+      'comment="a \\"b\\""',
+      'output="/data/50%% of it.jobs/slurm-%A_%a.log"',
     ]
-  ) ok(script.includes(`\n#SBATCH --${option}\n`), option);
+  ) ok(script.includes(`\n#SBATCH --${option}\n`), `${option} in ${script}`);
   match(
     script,
-    /\nexec \S+\/ocs sweep --task="\$SLURM_ARRAY_TASK_ID" --out='\/data\/my sweep' '--gpu=NVIDIA A100'\n$/,
+    /\ncd '\/home\/me\/my work' \|\| exit\nexec \S+\/ocs collect '--text=it'\\''s' --shard="\$SLURM_ARRAY_TASK_ID"\/64\n$/,
   );
-  match(
-    mergeScript(sweep),
-    /\nexec \S+\/ocs sweep --merge='\/data\/my sweep'\n$/,
+  const all = arrayScript({ ...WORK, jobs: undefined });
+  ok(all.includes("\n#SBATCH --array=0-2,5,7-8\n"));
+});
+
+Deno.test("mergeScript() runs where the array may, without the resources of its jobs", () => {
+  const script = mergeScript(WORK);
+  match(script, /\nexec \S+\/ocs data merge 'my out'\n$/);
+  ok(script.includes("\n#SBATCH --partition=a100\n"));
+  ok(!script.includes("gres"));
+});
+
+Deno.test("an option of sbatch with a line break is refused: a script would take the rest for a command", () => {
+  throws(
+    () => arrayScript({ ...WORK, options: ["comment=a\nrm -r x"] }),
+    /^TypeError: Cannot write a script for Slurm: .* in one line: got "comment=a\\nrm -r x"$/,
   );
 });
 
@@ -81,15 +99,18 @@ Deno.test("sweep --engine slurm submits the grid and its tables, and then only w
   const env = { PATH: pathWith(cwd, SBATCH) };
   const dry = await runTask(["sweep", ...WORDS, "--dry-run"], { cwd, env });
   equal(dry.code, 0, dry.stderr);
-  match(dry.stdout, /^sbatch .*\/array\.sbatch\nsbatch --dependency=afterany:/);
+  match(
+    dry.stdout,
+    /^sbatch .*\/array\.sbatch\nsbatch --dependency=afterany:ARRAY --kill-on-invalid-dep=yes /,
+  );
   ok(!existsSync(join(cwd, "bin", "calls")));
   const run = await runTask(["sweep", ...WORDS, "--jobs=2"], { cwd, env });
   equal(run.code, 0, run.stderr);
-  match(run.stdout, /^submitted 3 runs as job 17; job 17 makes the tables/);
+  match(run.stdout, /^submitted 3 jobs as array 17, and behind it job 17, /);
   const calls = Deno.readTextFileSync(join(cwd, "bin", "calls"));
   match(
     calls,
-    /^--parsable .*\/array\.sbatch\n--parsable --dependency=afterany:17 .*\/merge\.sbatch\n$/,
+    /^--parsable .*\/array\.sbatch\n--parsable --dependency=afterany:17 --kill-on-invalid-dep=yes .*\/merge\.sbatch\n$/,
   );
   const output = Deno.readTextFileSync(join(cwd, "bin", "output"));
   match(output, /^lambda=0\.5: FVU /m);
@@ -103,7 +124,7 @@ Deno.test("sweep --engine slurm submits the grid and its tables, and then only w
   await runTask(["sweep", ...WORDS, "--dry-run"], { cwd, env });
   match(
     Deno.readTextFileSync(join(cwd, "sweep", "array.sbatch")),
-    /^#SBATCH --array=2%1$/m,
+    /^#SBATCH --array=2$/m,
   );
 });
 
