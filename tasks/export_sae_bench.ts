@@ -7,7 +7,7 @@ import { basename, join } from "node:path";
 import type { ConfigOf, FlagTable } from "../core/flags.ts";
 import { hookPlace } from "../core/hook_point.ts";
 import { type ModelFolder, startTokenId } from "../core/model_folder.ts";
-import { saeLensConfig } from "../core/sae_config.ts";
+import { saeLensConfig } from "../core/sae_write.ts";
 import { checkSaeFits } from "../core/sae_fit.ts";
 import { tokenizeDocuments } from "../core/tokenized_text.ts";
 import { defined, featureDetails, miscMetrics } from "../train/sae_bench.ts";
@@ -113,9 +113,9 @@ function resultOf(
     sae_lens_id: basename(file.name),
     sae_lens_release_id: flags.release,
     sae_lens_version: null,
-    sae_cfg_dict: saeLensConfig(d_model, d_sae, {
-      ...{ ...metadata, hookPoint, modelName },
-    }),
+    sae_cfg_dict: saeLensConfig({
+      ...{ d_model, d_sae, metadata: { ...metadata, hookPoint, modelName } },
+    }, "F32"),
     // By the formulas of this project, of the same vectors.
     eval_result_unstructured: { open_concept_steering: own },
   };
