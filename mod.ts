@@ -148,6 +148,13 @@ export {
   type SparseActivations,
 } from "./steer/activations.ts";
 export {
+  type LogitHistogram,
+  type LogitLens,
+  logitLens,
+  type LogitLensOptions,
+  type TokenLogit,
+} from "./steer/logit_lens.ts";
+export {
   generate,
   type GenerateOptions,
   type GenerateRequest,

@@ -19,6 +19,9 @@ interface Dictionary {
   readonly n: number;
 }
 
+/** Values of at least as many bytes stay in the memory of their pages; headers and lengths are little of it. */
+const LONG_ROW_BYTES = 1024;
+
 /** Widest index of a dictionary that can hold every value of 16 bits. */
 const MAX_INDEX_BITS = 16;
 
@@ -65,42 +68,63 @@ export function decodeLists(
 }
 
 /**
- * Binary values of one length without anything absent, one after the other.
+ * Binary values of one length without anything absent, one after the other. Long ones are moved together where
+ * they are, in the bytes of the column, since fresh memory costs more than the rest: then the pages are gone.
  * @param rowBytes That length, an even number.
- * @returns Undefined where they are encoded in a way that is not known here, or are not of that length.
- * @throws {RangeError} If a page is damaged.
+ * @returns Undefined where they are encoded in a way that is not known here.
+ * @throws {RangeError} If a page is damaged, or a value is absent or of another length.
  */
 export function decodeBinary(
   { leaf, n_values, pages }: ColumnPages,
   rowBytes: number,
 ): Uint16Array<ArrayBuffer> | undefined {
   if (leaf.type !== "BYTE_ARRAY" || leaf.maxRepetition > 0) return undefined;
-  const isKnown = pages.every((
-    { kind, encoding, hasRuns, n_bytes, n_values },
-  ) =>
-    kind === "data" && encoding === ENCODING.PLAIN && hasRuns &&
-    // What a page has bounds what is allocated for it.
-    n_bytes >= n_values * (4 + rowBytes)
+  const isKnown = pages.every(({ kind, encoding, hasRuns }) =>
+    kind === "data" && encoding === ENCODING.PLAIN && hasRuns
   );
-  if (!isKnown) return undefined;
-  const bits = new Uint16Array(n_values * rowBytes / 2);
-  const bytes = new Uint8Array(bits.buffer);
+  if (!isKnown || pages.length === 0) return undefined;
+  const isShort = pages.some(({ n_bytes, n_values }) =>
+    n_bytes < n_values * (4 + rowBytes)
+  );
+  // What the pages have bounds what is allocated for it.
+  if (isShort) throw new RangeError(`expected values of ${rowBytes} bytes`);
+  const isInPlace = rowBytes >= LONG_ROW_BYTES &&
+    pages.every(({ codec }) => codec === "UNCOMPRESSED");
+  const buffer = isInPlace
+    ? pages[0]!.body.buffer
+    : new ArrayBuffer(n_values * rowBytes);
+  const bytes = new Uint8Array(buffer);
   let filled = 0;
   for (const page of pages) {
     const parts = partsOf(page, leaf);
-    if (!isFull(parts, leaf, page.n_values)) return undefined;
-    const { values } = parts;
-    if (values.length < page.n_values * (4 + rowBytes)) return undefined;
-    const view = new DataView(values.buffer, values.byteOffset, values.length);
-    let at = 0;
-    for (let i = 0; i < page.n_values; i++) {
-      if (view.getUint32(at, true) !== rowBytes) return undefined;
-      bytes.set(values.subarray(at + 4, at + 4 + rowBytes), filled);
-      at += 4 + rowBytes;
-      filled += rowBytes;
+    if (!isFull(parts, leaf, page.n_values)) {
+      throw new RangeError("expected a value in every row: got one without");
     }
+    moveValues(bytes, filled, parts.values, page.n_values, rowBytes);
+    filled += page.n_values * rowBytes;
   }
-  return bits;
+  return new Uint16Array(buffer, 0, filled / 2);
+}
+
+/** Moves n values, each behind its length in 4 bytes, to where they follow each other. */
+function moveValues(
+  target: Uint8Array<ArrayBuffer>,
+  start: number,
+  values: Uint8Array,
+  n: number,
+  rowBytes: number,
+): void {
+  const view = new DataView(values.buffer, values.byteOffset, values.length);
+  for (let i = 0, at = 0; i < n; i++) {
+    const length = at + 4 <= values.length ? view.getUint32(at, true) : 0;
+    if (length !== rowBytes || at + 4 + length > values.length) {
+      throw new RangeError(
+        `expected values of ${rowBytes} bytes: got ${length} in value ${i} of a page`,
+      );
+    }
+    target.set(values.subarray(at + 4, at + 4 + length), start + i * rowBytes);
+    at += 4 + length;
+  }
 }
 
 /** Whether every value of a page is there. */

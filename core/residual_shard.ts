@@ -106,7 +106,7 @@ export class ResidualShard {
   }
 
   /**
-   * The bare rows of one row group: bits of bf16 `[n_rows, d_model]`.
+   * The bare rows of one row group: bits of bf16 `[n_rows, d_model]`, at the start of a buffer that may be longer.
    * @param options.keepBad Whether rows that are not finite are given, too.
    * @throws {SyntaxError} If the file is damaged or its rows are not of one length.
    * @throws {RangeError} If a value is not finite and bad rows are not kept: names the row.

@@ -247,8 +247,11 @@ function ourMetadata(
 }
 
 /** The `cfg.json` of SAELens 6, with ours in the metadata. */
-function saeLensConfig(
-  { d_model, d_sae, metadata }: SaeToWrite,
+export function saeLensConfig(
+  { d_model, d_sae, metadata }: Pick<
+    SaeToWrite,
+    "d_model" | "d_sae" | "metadata"
+  >,
   dtype: WeightDtype,
 ): Readonly<Record<string, unknown>> {
   const { modelName, contextLength, ...rest } = metadata;

@@ -91,6 +91,25 @@ export function hasLabel(labels: FeatureLabels, label: string): boolean {
   return featuresOf(labels, label).length > 0;
 }
 
+/**
+ * The features whose label has all the words, in upper or lower case: those first whose label has least beside them, then
+ * by rising feature.
+ */
+export function labelledFeatures(
+  labels: FeatureLabels,
+  words: string,
+): number[] {
+  const wanted = lower(words).split(/\s+/);
+  return [...labels]
+    .filter(([, { label }]) =>
+      wanted.every((word) => lower(label).includes(word))
+    )
+    .sort(([a, { label: first }], [b, { label: second }]) =>
+      first.length - second.length || a - b
+    )
+    .map(([feature]) => feature);
+}
+
 const lower = (text: string): string => text.trim().toLowerCase();
 
 /** The features that have a label, rising. */

@@ -12,6 +12,7 @@ const BARS = 40;
 
 /** A token, and how much a unit of the feature adds to its logit. */
 export interface TokenLogit {
+  /** Its id. */
   readonly id: number;
   /** W_U · (w ∘ W_dec[i]), with w the weights of the final norm; its division by the stream's norm is left out. */
   readonly logit: number;
@@ -33,6 +34,7 @@ export interface LogitLens {
   readonly top: readonly TokenLogit[];
   /** Tokens that it makes less likely, most first. */
   readonly bottom: readonly TokenLogit[];
+  /** How the logits of all tokens lie. */
   readonly histogram: LogitHistogram;
 }
 

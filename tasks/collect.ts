@@ -15,6 +15,7 @@ import { commitOfFolder, nameOfFolder } from "../core/hub_cache.ts";
 import { dataFingerprint, type ModelFolder } from "../core/model_folder.ts";
 import type { ResidualManifest } from "../core/residual_manifest.ts";
 import type { ConfigOf, FlagTable } from "../core/flags.ts";
+import type { TextShard } from "../core/text.ts";
 import {
   type CollectConfig,
   type CollectProgress,
@@ -41,7 +42,7 @@ import { variable } from "./environment.ts";
 import { formatBytes, formatCount, formatRate } from "./format.ts";
 import { printJobs } from "./kubernetes.ts";
 import { modelBytes, passBytes } from "./memory.ts";
-import { type Shard, SHARD_FLAG, shardOf } from "./shard.ts";
+import { SHARD_FLAG, shardOf } from "./shard.ts";
 import { type SharedWork, shareWork } from "./shared_work.ts";
 import { openStore } from "./storage.ts";
 import { flagWords } from "./task_process.ts";
@@ -112,7 +113,7 @@ type Flags = ConfigOf<typeof FLAGS>;
 interface CollectPlan {
   readonly hookPoint: HookPoint;
   readonly config: CollectConfig;
-  readonly shard: Shard | undefined;
+  readonly shard: TextShard | undefined;
 }
 
 /** Collects what the flags say. */
@@ -143,7 +144,7 @@ export async function collectTask(
   await checkText(opened.corpus, nDocuments, context);
   const run = { shard, fingerprint: await runId(flags, opened, plan, model) };
   if (isForOthers) {
-    const isDone = async (shard: Shard): Promise<boolean> =>
+    const isDone = async (shard: TextShard): Promise<boolean> =>
       (await findBefore(store, { ...run, shard }))?.done ?? false;
     const work = { ...workOf(flags, opened.text), isDone };
     return await shareWork(work, flags, context);
@@ -203,7 +204,7 @@ function planOf(
   flags: Flags,
   { name, config: { n_layers } }: ModelFolder,
   { text, contexts }: OpenedText,
-  shard: Shard | undefined,
+  shard: TextShard | undefined,
 ): CollectPlan {
   const { documents, tokens } = flags;
   return {
@@ -229,7 +230,7 @@ function planOf(
 /** How many of n vectors a share of the work has; those of all shares make n. */
 function shareOf(
   n: number,
-  { index, count }: Shard = { index: 0, count: 1 },
+  { index, count }: TextShard = { index: 0, count: 1 },
 ): number {
   return Math.floor((index + 1) * n / count) - Math.floor(index * n / count);
 }

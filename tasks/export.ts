@@ -15,12 +15,13 @@ import {
 } from "./cli.ts";
 import { exportNeuronpedia, NEURONPEDIA_FLAGS } from "./export_neuronpedia.ts";
 import { exportOcsResults } from "./export_ocs_results.ts";
+import { exportSaeBench, SAE_BENCH_FLAGS } from "./export_sae_bench.ts";
 import { importResults } from "./import_results.ts";
 
 const FLAGS = {
   to: {
     type: "string",
-    choices: ["neuronpedia", "open-concept-steering"] as const,
+    choices: ["neuronpedia", "sae-bench", "open-concept-steering"] as const,
     help: "the tool that is to read it",
   },
   from: {
@@ -47,6 +48,7 @@ const FLAGS = {
   ...MODEL_FLAG,
   ...ANY_MODEL_FLAG,
   ...NEURONPEDIA_FLAGS,
+  ...SAE_BENCH_FLAGS,
   ...GPU_FLAGS,
 } as const satisfies FlagTable;
 
@@ -79,6 +81,7 @@ export async function exportTask(
     throw new TypeError("Cannot export: expected --out FOLDER: got none");
   }
   if (to === "neuronpedia") await exportNeuronpedia(out, flags, context);
+  else if (to === "sae-bench") await exportSaeBench(out, flags, context);
   else await exportOcsResults(out, flags);
 }
 

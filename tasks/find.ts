@@ -14,11 +14,13 @@ import {
 } from "../core/files.ts";
 import type { ConfigOf, FlagTable } from "../core/flags.ts";
 import { saveFeatureIndex } from "../steer/feature_index_file.ts";
+import { labelledFeatures } from "../steer/labels.ts";
 import { runTask, type TaskContext, userPath } from "./cli.ts";
 import {
   describeExamples,
   describeFeature,
   describeIndex,
+  describeLabelled,
   describeMatches,
   featureJson,
   type FeatureStyle,
@@ -47,6 +49,10 @@ const FLAGS = {
     min: 0,
     help: "show this feature",
   },
+  label: {
+    type: "string",
+    help: "show the features whose label has these words",
+  },
   out: {
     type: "string",
     help: "write the index of the whole text to this folder",
@@ -66,18 +72,19 @@ const FLAGS = {
 type Flags = ConfigOf<typeof FLAGS>;
 
 /** What is asked for. */
-type Mode = "search" | "feature" | "index";
+type Mode = "search" | "feature" | "label" | "index";
 
 function modeOf(flags: Flags): Mode {
-  const { words, example, against, feature, out } = flags;
+  const { words, example, against, feature, label, out } = flags;
   const asked: Mode[] = [];
   if (words.length + example.length + against.length > 0) asked.push("search");
   if (feature !== undefined) asked.push("feature");
+  if (label !== undefined) asked.push("label");
   if (out !== undefined) asked.push("index");
   const [mode, second] = asked;
   if (mode !== undefined && second === undefined) return mode;
   throw new TypeError(
-    `Cannot run find: expected words or --example, or --feature, or --out: got ${
+    `Cannot run find: expected words or --example, or --feature, or --label, or --out: got ${
       mode === undefined ? "none of them" : "several"
     }`,
   );
@@ -139,6 +146,28 @@ async function showFeature(
   );
 }
 
+/** Looks words up in the labels; of a saved index alone, so that it takes no GPU. */
+async function showLabelled(
+  finder: Finder,
+  words: string,
+  flags: Flags,
+): Promise<void> {
+  const features = labelledFeatures(finder.labels, words);
+  const index = await finder.savedIndex();
+  const style = styleOf(finder, flags);
+  const shown = features.slice(0, flags.limit);
+  if (flags.json) {
+    const matches = shown.map((feature) => ({
+      feature,
+      ...finder.labels.get(feature),
+      ...(index && featureJson(index.entry(feature), style)),
+    }));
+    console.log(JSON.stringify({ n: features.length, matches }, null, 2));
+  } else {
+    console.log(describeLabelled(shown, features.length, index, style));
+  }
+}
+
 async function writeIndex(
   finder: Finder,
   out: string,
@@ -186,7 +215,8 @@ async function find(flags: Flags, context: TaskContext): Promise<void> {
   if (mode === "search") await search(finder, flags);
   else if (mode === "feature") {
     await showFeature(finder, flags.feature!, flags);
-  } else await writeIndex(finder, flags.out!, flags, context);
+  } else if (mode === "label") await showLabelled(finder, flags.label!, flags);
+  else await writeIndex(finder, flags.out!, flags, context);
 }
 
 if (import.meta.main) {

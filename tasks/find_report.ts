@@ -128,6 +128,28 @@ export function describeMatches(
   return [table, ...features].join("\n\n");
 }
 
+/** Features by their labels, with who says so, and what they fire on where an index tells. */
+export function describeLabelled(
+  features: readonly number[],
+  n: number,
+  index: FeatureIndex | undefined,
+  style: FeatureStyle,
+): string {
+  if (n === 0) return "no label has these words";
+  const rows = features.map((feature) => {
+    const { label = "", source = "" } = style.labels.get(feature) ?? {};
+    return [String(feature), label, source];
+  });
+  const rest = n - features.length;
+  return [
+    formatTable(["feature", "label", "source"], rows),
+    ...rest > 0 ? [`and ${formatCount(rest)} more: --limit ${n}`] : [],
+    ...index
+      ? features.map((i) => describeFeature(index.entry(i), index, style))
+      : [],
+  ].join("\n\n");
+}
+
 /** An index as a whole: a histogram of density, and the features that fire most often. */
 export function describeIndex(
   index: FeatureIndex,

@@ -165,11 +165,16 @@ export class Finder {
    * @throws {Error} As `loadFeatureIndex` and {@link makeIndex}.
    */
   async index(): Promise<FeatureIndex> {
-    const { index } = this.#flags;
-    const saved = await openSavedIndex(this.sae, this.model, index);
-    if (saved) return saved;
     const { documents = QUICK_DOCUMENTS } = this.#flags;
-    return await this.makeIndex(documents);
+    return await this.savedIndex() ?? await this.makeIndex(documents);
+  }
+
+  /**
+   * The index that `--index` names, or that of the SAE's folder; undefined where there is neither.
+   * @throws {Error} As `loadFeatureIndex`.
+   */
+  savedIndex(): Promise<FeatureIndex | undefined> {
+    return openSavedIndex(this.sae, this.model, this.#flags.index);
   }
 
   /**

@@ -104,7 +104,7 @@ function placeOf(hookPoint: HookPoint): string {
 
 function sizeRows({ d_model, d_sae, metadata }: CardFacts): string[][] {
   const { architecture, k, contextLength, text, inputScale } = metadata;
-  const { nTokensTrained, modelFingerprint } = metadata;
+  const { nTokensTrained, modelFingerprint, convertedFrom: from } = metadata;
   const rows: (readonly [string, string | number | undefined])[] = [
     ["d_model", d_model],
     ["features (d_sae)", d_sae],
@@ -112,12 +112,15 @@ function sizeRows({ d_model, d_sae, metadata }: CardFacts): string[][] {
       "architecture",
       k === undefined ? architecture : `${architecture}, k ${k}`,
     ],
-    ["weights", "float32; they take and give raw activations"],
     ["input scale in training", inputScale],
     ["vectors trained on", nTokensTrained && formatCount(nTokensTrained)],
     ["text", text],
     ["context", contextLength && `${contextLength} tokens`],
     ["fingerprint of the model", modelFingerprint],
+    [
+      "converted from",
+      from && `weights of ${from.layout} with SHA-256 ${from.sha256}`,
+    ],
   ];
   return rows.flatMap(([what, value]) =>
     value === undefined ? [] : [[what, String(value)]]

@@ -3,6 +3,7 @@
  * @module
  */
 import type { FlagTable } from "../core/flags.ts";
+import type { TextShard } from "../core/text.ts";
 
 /** `--shard`; give its value to {@link shardOf}. */
 export const SHARD_FLAG = {
@@ -12,12 +13,6 @@ export const SHARD_FLAG = {
       "read share i of n only, as i/n with i from 0; without it what Slurm or Kubernetes says of an array's task, else all",
   },
 } as const satisfies FlagTable;
-
-/** A share of the work: `index` from 0 to `count - 1`. */
-export interface Shard {
-  readonly index: number;
-  readonly count: number;
-}
 
 /** Shares that file names of three digits and more can tell apart without being a mistake. */
 const MOST_SHARDS = 100_000;
@@ -34,7 +29,7 @@ type Environment = (name: string) => string | undefined;
 export function shardOf(
   flag: string | undefined,
   environment: Environment,
-): Shard | undefined {
+): TextShard | undefined {
   if (flag !== undefined) return parseShard(flag);
   const read: Environment = (name) => environment(name) || undefined;
   return slurmShard(read) ?? kubernetesShard(read);
@@ -44,7 +39,7 @@ export function shardOf(
  * Reads "3/64".
  * @throws {RangeError} If it is no share.
  */
-export function parseShard(typed: string): Shard {
+export function parseShard(typed: string): TextShard {
   const [, index = "", count = ""] = /^(\d+)\/(\d+)$/.exec(typed) ?? [];
   return checkedShard(Number(index || NaN), Number(count), {
     from: "--shard",
@@ -53,7 +48,7 @@ export function parseShard(typed: string): Shard {
 }
 
 /** Ids of an array's tasks may begin anywhere, but must not leave any out: then no task knows its place. */
-function slurmShard(read: Environment): Shard | undefined {
+function slurmShard(read: Environment): TextShard | undefined {
   const id = read("SLURM_ARRAY_TASK_ID");
   const count = read("SLURM_ARRAY_TASK_COUNT");
   const min = read("SLURM_ARRAY_TASK_MIN") ?? "0";
@@ -72,7 +67,7 @@ function slurmShard(read: Environment): Shard | undefined {
   );
 }
 
-function kubernetesShard(read: Environment): Shard | undefined {
+function kubernetesShard(read: Environment): TextShard | undefined {
   const index = read("JOB_COMPLETION_INDEX");
   const count = read("OCS_SHARD_COUNT");
   if (index === undefined && count === undefined) return undefined;
@@ -86,7 +81,7 @@ function checkedShard(
   index: number,
   typedCount: string | number | undefined,
   { from, got }: { readonly from: string; readonly got: string },
-): Shard {
+): TextShard {
   const count = typeof typedCount === "number"
     ? typedCount
     : wholeNumber(typedCount);

@@ -5,10 +5,10 @@
  */
 // deno-lint-ignore-file no-console
 import { basename, join } from "node:path";
+import type { TextShard } from "../core/text.ts";
 import { type TaskContext, userPath } from "./cli.ts";
 import type { SharedFlags } from "./engine_flags.ts";
 import { type GpuPlace, gpuPlace, gpuPlaces } from "./gpu_places.ts";
-import type { Shard } from "./shard.ts";
 import { commandLine } from "./shell.ts";
 import { submitToSlurm } from "./slurm.ts";
 import { runTaskProcess } from "./task_process.ts";
@@ -26,7 +26,7 @@ export interface SharedWork {
   /** What puts the shares together, behind `./ocs`. */
   readonly merge: readonly [task: string, ...words: string[]];
   /** Whether a share is done; throws where the folder is not for this work. */
-  isDone(shard: Shard): Promise<boolean>;
+  isDone(shard: TextShard): Promise<boolean>;
 }
 
 /**
@@ -147,7 +147,7 @@ async function runHere(
 async function runShare(
   { name, words, out }: SharedWork,
   place: GpuPlace,
-  { index, count }: Shard,
+  { index, count }: TextShard,
   { signal, note }: TaskContext,
 ): Promise<string | undefined> {
   const label = `[${index}/${count}${place.name && ` on ${place.name}`}]`;

@@ -9,6 +9,7 @@ import {
   parseResidualManifest,
   type ResidualManifest,
   type ShardEntry,
+  taskName,
   taskOfFile,
 } from "../core/residual_manifest.ts";
 import { type Folder, readJson } from "../core/source.ts";
@@ -24,18 +25,52 @@ import {
  * @throws {Error} If a task is missing or not done, or they are not of one collection: names it.
  */
 export async function mergeTasks(store: Store): Promise<ResidualManifest> {
-  const refuse = (expected: string, got: string, fix: string): Error =>
-    new Error(
-      `Cannot merge "${store.name}": expected ${expected}: got ${got}: ${fix}`,
-    );
-  const names = await store.list();
-  const files = names.filter((name) =>
-    name.endsWith(".json") && taskOfFile(name)
+  const names = new Set(await store.list());
+  const tasks = await readTasks(store, names);
+  const merged = joined(store.name, tasks, [...tasks.keys()].map(String));
+  const other = tasks.find(({ fingerprint }) =>
+    fingerprint !== merged.fingerprint
   );
-  const counts = new Set(files.map((name) => taskOfFile(name)!.count));
+  if (other) {
+    throw refusal(
+      store,
+      "tasks of one configuration",
+      `another one of task ${other.shard?.index}`,
+      "collect it again into another folder",
+    );
+  }
+  const shards = tasks.flatMap(({ shards }) => shards);
+  const lost = shards.find(({ file }) => !names.has(file));
+  if (lost) throw refusal(store, `"${lost.file}"`, "none", "collect it again");
+  if (shards.length === 0) {
+    const fix = "collect a longer text";
+    throw refusal(store, "vectors", "none in any task", fix);
+  }
+  await using _claim = await store.lock(taskName(undefined));
+  const whole = {
+    ...merged,
+    shards,
+    n_tokens: sum(tasks, "n_tokens"),
+    n_documents: sum(tasks, "n_documents"),
+    done: true,
+  };
+  await writeManifest(store, whole);
+  return whole;
+}
+
+/** The manifests of all tasks, in their order. */
+async function readTasks(
+  store: Store,
+  names: ReadonlySet<string>,
+): Promise<ResidualManifest[]> {
+  const files = [...names].filter((name) => name.endsWith(".json"));
+  const counts = new Set(
+    files.flatMap((name) => taskOfFile(name)?.count ?? []),
+  );
   const [count] = counts;
   if (count === undefined || counts.size > 1) {
-    throw refuse(
+    throw refusal(
+      store,
       "manifests of the tasks of one collection",
       count === undefined
         ? "none"
@@ -46,47 +81,27 @@ export async function mergeTasks(store: Store): Promise<ResidualManifest> {
   const tasks: ResidualManifest[] = [];
   for (let index = 0; index < count; index++) {
     const file = manifestFile({ index, count });
-    if (!files.includes(file)) {
-      throw refuse(file, "none", `run collect with --shard ${index}/${count}`);
-    }
+    const fix = `run collect with --shard ${index}/${count}`;
+    if (!names.has(file)) throw refusal(store, file, "none", fix);
     const manifest = await readManifest(store, file);
     if (!manifest.done) {
-      throw refuse(
-        `task ${index} of ${count} to be done`,
-        `${manifest.n_tokens} vectors so far`,
-        `run it again: collect with --shard ${index}/${count}`,
-      );
+      const got = `${manifest.n_tokens} vectors so far`;
+      throw refusal(store, `task ${index} of ${count} to be done`, got, fix);
     }
     tasks.push(manifest);
   }
-  const merged = joined(store.name, tasks, [...tasks.keys()].map(String));
-  const other = tasks.find(({ fingerprint }) =>
-    fingerprint !== merged.fingerprint
+  return tasks;
+}
+
+function refusal(
+  { name }: Store,
+  expected: string,
+  got: string,
+  fix: string,
+): Error {
+  return new Error(
+    `Cannot merge "${name}": expected ${expected}: got ${got}: ${fix}`,
   );
-  if (other) {
-    throw refuse(
-      "tasks of one configuration",
-      `another one of task ${other.shard?.index}`,
-      "collect it again into another folder",
-    );
-  }
-  const shards = tasks.flatMap(({ shards }) => shards);
-  const there = new Set(names);
-  const lost = shards.find(({ file }) => !there.has(file));
-  if (lost) throw refuse(`"${lost.file}"`, "none", "collect it again");
-  if (shards.length === 0) {
-    throw refuse("vectors", "none in any task", "collect a longer text");
-  }
-  await using _claim = await store.lock("all");
-  const whole = {
-    ...merged,
-    shards,
-    n_tokens: sum(tasks, "n_tokens"),
-    n_documents: sum(tasks, "n_documents"),
-    done: true,
-  };
-  await writeManifest(store, whole);
-  return whole;
 }
 
 /** How {@link joinFolders} is followed and stopped. */

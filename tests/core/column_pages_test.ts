@@ -101,7 +101,7 @@ Deno.test("decodeLists() refuses indices when the dictionary has no such value",
   );
 });
 
-Deno.test("decodeBinary() does not know a page when a value has another length", () => {
+Deno.test("decodeBinary() refuses a page when a value has another length", () => {
   const body = Uint8Array.from([2, 0, 0, 0, 1, 2, 2, 0, 0, 0, 3, 4]);
   const bits = (bytes: Uint8Array<ArrayBuffer>) =>
     decodeBinary(
@@ -109,8 +109,30 @@ Deno.test("decodeBinary() does not know a page when a value has another length",
       2,
     );
   assert.deepEqual([...bits(body)!], [0x0201, 0x0403]);
-  assert.equal(bits(body.with(6, 1)), undefined);
-  assert.equal(bits(body.slice(0, -1)), undefined);
+  assert.throws(
+    () => bits(body.with(6, 1)),
+    /^RangeError: .*of 2 bytes: got 1 in value 1/,
+  );
+  assert.throws(() => bits(body.slice(0, -1)), /^RangeError: .*of 2 bytes/);
+});
+
+Deno.test("decodeBinary() moves long values of several pages together where they are", () => {
+  const rowBytes = 1024;
+  const rows = new Uint8Array(7 * rowBytes).map((_, i) => i % 251);
+  const row = (i: number) =>
+    joined([
+      new Uint8Array(Int32Array.of(rowBytes).buffer),
+      rows.subarray(i * rowBytes, (i + 1) * rowBytes),
+    ]);
+  const file = joined([
+    withHeader(joined([row(0), row(1), row(2)]), 3),
+    withHeader(row(3), 1),
+    withHeader(joined([row(4), row(5), row(6)]), 3),
+  ]);
+  const pages = pagesOf(file, BINARY, "UNCOMPRESSED", 7);
+  const bits = decodeBinary(pages, rowBytes)!;
+  assert.equal(bits.buffer, file.buffer);
+  assert.deepEqual(bits, new Uint16Array(rows.buffer));
 });
 
 Deno.test("pagesOf() refuses sizes and counts that the column cannot have", () => {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { directory } from "../../core/files.ts";
-import { decodeLists } from "../../core/fixed_width.ts";
+import { decodeBinary, decodeLists } from "../../core/fixed_width.ts";
 import { ParquetFile } from "../../core/parquet.ts";
 import { dataPageHeader, ParquetChunks } from "../../core/parquet_chunks.ts";
 import {
@@ -8,6 +8,7 @@ import {
   ResidualShard,
   ResidualShardWriter,
 } from "../../core/residuals.ts";
+import { firstNonFinite } from "../../core/residual_shard.ts";
 import { Rng } from "../../core/rng.ts";
 import { memorySource, type Source } from "../../core/source.ts";
 import { joined } from "../joined.ts";
@@ -96,8 +97,33 @@ for (const layout of ["binary", "list"] as const) {
     const bytes = joined(writer.finish());
     const copy = await ResidualShard.open(memorySource("copy.parquet", bytes));
     assert.deepEqual(await copy.read(0), batch);
+    // Straight from the pages: the long way round would be many times as slow.
+    const file = await ParquetFile.open(memorySource("copy.parquet", bytes));
+    const { decoded } = layout === "list"
+      ? await file.decode("residual_stream", 0, decodeLists)
+      : await file.decode("residual", 0, (pages) => decodeBinary(pages, 2 * D));
+    assert.deepEqual(decoded, batch.rows);
   });
 }
+
+Deno.test("firstNonFinite() finds a bad value wherever it is", () => {
+  for (const bad of [0x7f80, 0xff80, 0x7fc1, 0xffff]) {
+    for (let length = 0; length < 9; length++) {
+      for (const start of [0, 1]) {
+        // What lies beside the values does not count.
+        const all = new Uint16Array(12).fill(0x7f80);
+        const bits = all.subarray(start, start + length).fill(0xff7f);
+        assert.equal(firstNonFinite(bits), -1);
+        for (let at = 0; at < length; at++) {
+          assert.equal(firstNonFinite(bits.with(at, bad)), at);
+          bits[at] = bad;
+          assert.equal(firstNonFinite(bits), at, `${start} ${length} ${at}`);
+          bits[at] = 0x7f7f;
+        }
+      }
+    }
+  }
+});
 
 /** A shard of the longest rows there are, which are not in it. */
 function emptyRows(d_model: number, n_rows: number): Source {

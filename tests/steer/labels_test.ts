@@ -4,6 +4,7 @@ import {
   conceptLabels,
   type FeatureLabels,
   featureOfLabel,
+  labelledFeatures,
   LABELS_FILE,
   readLabels,
   writeLabels,
@@ -92,4 +93,16 @@ Deno.test("conceptLabels() names a feature after the concept that it tells best"
       [7, { label: "storm", source: "F1 0.750 on the labelled storybook" }],
     ]),
   );
+});
+
+Deno.test("labelledFeatures() finds all words in any case, the labels with least beside them first", () => {
+  const labels = new Map(
+    ["ice hockey", "Hockey", "sticks for ice hockey", "ice", "hockey"].map((
+      label,
+      i,
+    ) => [9 - i, { label }]),
+  );
+  assert.deepEqual(labelledFeatures(labels, "hockey"), [5, 8, 9, 7]);
+  assert.deepEqual(labelledFeatures(labels, " HOCKEY  ice"), [9, 7]);
+  assert.deepEqual(labelledFeatures(labels, "snow"), []);
 });

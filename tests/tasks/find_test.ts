@@ -110,6 +110,12 @@ Deno.test("find keeps an index, and shows a feature from it without a GPU", asyn
   );
   const beside = await succeed("--feature", feature, "--sae", folder.sae);
   assert.deepEqual(beside, shown);
+  const byLabel = await succeed("--label", "Hockey", "--sae", folder.sae);
+  assert.equal(byLabel.stderr, "");
+  assert.match(
+    byLabel.stdout,
+    /^feature +label +source\n-.+\n +7 +ice hockey +a test\n\nfeature 7 \(ice hockey\): /,
+  );
   assert.equal((await succeed(...make)).stdout, made.stdout, "again");
   const other = await runTask(["find", ...make, "--documents", "5"]);
   assert.match(other.stderr, /another configuration: choose another folder/);
@@ -140,7 +146,7 @@ Deno.test("find refuses bad input in one line and writes nothing", async () => {
   const cases: [string[], RegExp][] = [
     [
       on(folder),
-      /expected words or --example, or --feature, or --out: got none/,
+      /expected words or --example, or --feature, or --label, or --out: got none/,
     ],
     [on(folder, "dog", "--feature", "1"), /or --out: got several$/],
     [

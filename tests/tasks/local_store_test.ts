@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { readText } from "../../core/source.ts";
-import { localStore } from "../../tasks/local_store.ts";
+import { localStore, tryLockFile } from "../../tasks/local_store.ts";
 
 /** Runs a test in a folder of its own. */
 async function inFolder(test: (path: string) => Promise<void>): Promise<void> {
@@ -111,9 +111,30 @@ Deno.test("localStore() refuses a lock while it is held, and leaves nothing of i
   });
 });
 
+Deno.test("tryLockFile() lets one in at a time when many come and go", async () => {
+  await inFolder(async (path) => {
+    let nInside = 0;
+    let nEntered = 0;
+    // Whoever leaves removes the file that others have opened and not locked yet.
+    const comeAndGo = async (): Promise<void> => {
+      for (let i = 0; i < 60; i++) {
+        await using lock = await tryLockFile(join(path, ".lock"));
+        if (!lock) continue;
+        assert.equal(nInside++, 0);
+        nEntered++;
+        await Deno.stat(path);
+        nInside--;
+      }
+    };
+    await Promise.all(Array.from({ length: 8 }, comeAndGo));
+    assert.ok(nEntered > 0);
+    assert.deepEqual(names(path), []);
+  });
+});
+
 /** A process that holds a lock until it is killed. */
 const HOLDER = `
-  import { localStore } from ${
+  import { localStore, tryLockFile } from ${
   JSON.stringify(new URL("../../tasks/local_store.ts", import.meta.url).href)
 };
   await (await localStore(Deno.args[0])).lock("all");

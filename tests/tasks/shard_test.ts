@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
-import { parseShard, type Shard, shardOf } from "../../tasks/shard.ts";
+import type { TextShard } from "../../core/text.ts";
+import { parseShard, shardOf } from "../../tasks/shard.ts";
 
 function shardIn(
   variables: Readonly<Record<string, string>>,
   flag?: string,
-): Shard | undefined {
+): TextShard | undefined {
   return shardOf(flag, (name) => variables[name]);
 }
 

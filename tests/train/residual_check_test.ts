@@ -112,6 +112,11 @@ Deno.test("checkResiduals() knows the tasks of one collection before and after t
   deepEqual(await faultsOf(task(1)), [
     '"r": expected manifest_000-of-002.json: got none: run task 0',
   ]);
+  const many = madeFolder({
+    shards: [],
+    manifest: { shard: { index: 0, count: 4e9 } },
+  });
+  equal((await faultsOf(many)).length, 100);
   const shards = [0, 1].flatMap((i) =>
     JSON.parse(
       new TextDecoder().decode(both[`manifest_00${i}-of-002.json`]),
