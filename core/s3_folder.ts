@@ -55,6 +55,7 @@ export async function openS3File(
   return {
     name,
     byteLength,
+    isRemote: true,
     async read(start, end): Promise<Uint8Array<ArrayBuffer>> {
       checkRange(name, byteLength, start, end);
       const bytes = new Uint8Array(end - start);
