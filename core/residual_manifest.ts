@@ -8,6 +8,7 @@ import { checkJson } from "./check_json.ts";
 import { type HookPoint, isHookPoint } from "./hook_point.ts";
 import type { ResidualLayout } from "./residual_pages.ts";
 import type { TextPosition } from "./token_contexts.ts";
+import type { TextShard } from "./text_order.ts";
 
 /** A shard as a manifest lists it. */
 export interface ShardEntry {
@@ -49,14 +50,6 @@ export interface ContextFacts {
   readonly skipTokens: readonly number[];
 }
 
-/** One of the tasks that share a text. */
-export interface TaskShard {
-  /** Its number, from 0. */
-  readonly index: number;
-  /** How many there are. */
-  readonly count: number;
-}
-
 /** What a residual folder holds, or what one of several tasks wrote into it. */
 export interface ResidualManifest extends ContextFacts {
   /** Tells the folder from those of other stages. */
@@ -76,7 +69,7 @@ export interface ResidualManifest extends ContextFacts {
   /** Seed of the order of its documents; absent where they kept theirs. */
   readonly shuffle?: number;
   /** The task that collected it; absent where one did all, and when tasks are merged. */
-  readonly shard?: TaskShard;
+  readonly shard?: TextShard;
   /** Complete shards, in order. */
   readonly shards: readonly ShardEntry[];
   /** Vectors in all shards: one a token. */
@@ -186,25 +179,25 @@ export function manifestText(manifest: ResidualManifest): string {
 export const MANIFEST_FILE = "manifest.json";
 
 /** What the files of a task are called by: `003-of-064`, or `all` where one does all. */
-export function taskName(shard: TaskShard | undefined): string {
+export function taskName(shard: TextShard | undefined): string {
   if (!shard) return "all";
   const digits = (n: number): string => String(n).padStart(3, "0");
   return `${digits(shard.index)}-of-${digits(shard.count)}`;
 }
 
 /** Name of the manifest that a task writes. */
-export function manifestFile(shard: TaskShard | undefined): string {
+export function manifestFile(shard: TextShard | undefined): string {
   return shard ? `manifest_${taskName(shard)}.json` : MANIFEST_FILE;
 }
 
 /** Name of the n-th file that a task writes, from 0. */
-export function shardFile(shard: TaskShard | undefined, n: number): string {
+export function shardFile(shard: TextShard | undefined, n: number): string {
   const task = shard ? `${taskName(shard)}_` : "";
   return `shard_${task}${String(n).padStart(5, "0")}.parquet`;
 }
 
 /** The task that wrote a manifest or a shard of this name; undefined for all other names. */
-export function taskOfFile(file: string): TaskShard | undefined {
+export function taskOfFile(file: string): TextShard | undefined {
   const [, index, count] =
     /^(?:manifest_(\d{3,})-of-(\d{3,})\.json|shard_(\d{3,})-of-(\d{3,})_\d{5,}\.parquet)$/
       .exec(file)?.filter((part) => part !== undefined) ?? [];

@@ -3,8 +3,9 @@
  * → bf16 rows → parquet shards, each with its tokens, and a manifest.
  * @module
  */
+import type { TextShard } from "../core/text_order.ts";
 import { dataFingerprint } from "../core/model_folder.ts";
-import type { ResidualManifest, TaskShard } from "../core/residual_manifest.ts";
+import type { ResidualManifest } from "../core/residual_manifest.ts";
 import type { ResidualLayout } from "../core/residual_pages.ts";
 import {
   type NewResidualHeader,
@@ -57,7 +58,7 @@ export interface CollectOptions {
   /** Reads the text, or the task's part of it. */
   readonly read: ReadCorpus;
   /** The task among several that write into one folder; absent where one does all. */
-  readonly shard?: TaskShard | undefined;
+  readonly shard?: TextShard | undefined;
   /** The output folder, claimed for this task. */
   readonly store: Store;
   /** Fingerprint of the configuration, the same for all tasks. */

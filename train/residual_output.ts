@@ -3,6 +3,7 @@
  * filled shard by shard, with a manifest after each.
  * @module
  */
+import type { TextShard } from "../core/text_order.ts";
 import {
   MANIFEST_FILE,
   manifestFile,
@@ -13,7 +14,6 @@ import {
   shardFile,
   taskName,
   taskOfFile,
-  type TaskShard,
 } from "../core/residual_manifest.ts";
 import { readJson } from "../core/source.ts";
 import type { Store, WrittenFile } from "../core/store.ts";
@@ -29,7 +29,7 @@ export interface ClaimOptions {
   /** Fingerprint of the configuration; equal means the same run. */
   readonly fingerprint: string;
   /** The task among several that write into the folder. */
-  readonly shard?: TaskShard | undefined;
+  readonly shard?: TextShard | undefined;
 }
 
 /**
@@ -57,7 +57,7 @@ export async function claimResiduals(
 }
 
 /** Whether a task's write that was killed left this file. */
-function isLeftover(name: string, shard: TaskShard | undefined): boolean {
+function isLeftover(name: string, shard: TextShard | undefined): boolean {
   if (!/^\..*\.tmp$/.test(name)) return false;
   const task = shard && taskName(shard);
   return task === undefined ||

@@ -1,3 +1,4 @@
+import type { TextShard } from "../../core/text_order.ts";
 import { deepEqual, equal, ok, rejects } from "node:assert/strict";
 import { bf16ToF32 } from "../../core/dtype.ts";
 import { directory } from "../../core/files.ts";
@@ -8,7 +9,6 @@ import {
   type ResidualManifest,
   type ResidualRows,
 } from "../../core/residuals.ts";
-import type { TaskShard } from "../../core/residual_manifest.ts";
 import { Safetensors } from "../../core/safetensors.ts";
 import { type Folder, memoryFolder } from "../../core/source.ts";
 import { openCorpus, type ReadCorpus } from "../../core/text.ts";
@@ -52,7 +52,7 @@ interface RunOptions {
   /** Files of the run that is resumed; they are written to. */
   readonly files?: Record<string, Uint8Array>;
   readonly signal?: AbortSignal;
-  readonly shard?: TaskShard;
+  readonly shard?: TextShard;
   /** Called before each file is written; what it throws is what writing throws. */
   readonly onWrite?: (file: string) => void;
 }
