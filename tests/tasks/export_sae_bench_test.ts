@@ -52,7 +52,7 @@ Deno.test("export --to sae-bench writes a core result whose measures agree with 
   const args = ["--sae", scene.sae, "--to", "sae-bench", "--release", "mine"];
   const path = await runExport([
     ...[...args, "--out", `${scene.path}/out`],
-    ...["--text", "storybook:1:6", "--batch-prompts", "4"],
+    ...["--text", "storybook:1:3", "--batch-prompts", "2"],
   ]);
   assert.equal(path, `${scene.path}/out/mine_sae_eval_results.json`);
   const result = JSON.parse(await Deno.readTextFile(path));

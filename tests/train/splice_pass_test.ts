@@ -7,8 +7,8 @@ import { Embedded } from "../steer/embedded.ts";
 
 /** Documents of the storybook, of different lengths. */
 async function sequencesOf(embedded: Embedded): Promise<Uint32Array[]> {
-  const documents = await Array.fromAsync(embedded.documents(7, 4));
-  return documents.map(({ ids }, i) => ids.slice(0, 20 + 7 * i));
+  const documents = await Array.fromAsync(embedded.documents(7, 3));
+  return documents.map(({ ids }, i) => ids.slice(0, 12 + 5 * i));
 }
 
 const meanOf = (nll: Float32Array, lengths: readonly number[]): number => {
