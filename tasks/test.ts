@@ -162,6 +162,7 @@ async function runProcess(
         `--allow-write=${scratch}`,
         "--allow-env",
         "--allow-run=deno,/bin/sh",
+        "--allow-sys=hostname",
         "--allow-net=127.0.0.1",
         ...testArguments,
       ],
