@@ -77,7 +77,10 @@ Deno.test("directory() finds, lists and opens files and stays inside", async () 
     assert.deepEqual(await folder.list(), ["a.txt", "b.txt"]);
     await Deno.mkdir(join(path, ".hidden"));
     await Deno.writeTextFile(join(path, ".hidden/d.txt"), "dee");
-    await Deno.symlink("..", join(path, "sub/round"), { type: "dir" });
+    // Deno links only for those who may write everywhere.
+    const link = ["-c", "ln -s .. sub/round"];
+    await new Deno.Command("/bin/sh", { args: link, cwd: path }).output();
+    assert.ok((await Deno.stat(join(path, "sub/round"))).isDirectory);
     const all = await folder.list({ deep: true });
     assert.deepEqual(all, ["a.txt", "b.txt", "sub/c.txt"]);
     assert.equal(await folder.has("sub"), false);
