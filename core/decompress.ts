@@ -26,11 +26,14 @@ const MIN_ZSTD_WINDOW = 8 * 2 ** 20;
 /** Takes compressed bytes and how long they become. */
 type Decompressor = (input: Uint8Array, n_bytes: number) => Uint8Array;
 
-/** By codec: gives exactly as many bytes as it is asked for, or throws. */
+/** The one for Brotli takes as much memory as the bytes claim, whatever it is asked for. */
+const { BROTLI: _, ...bounded } = theirs;
+
+/** By codec: gives as many bytes as it is asked for, or throws. */
 export const DECOMPRESSORS: Readonly<
   Partial<Record<CompressionCodec, Decompressor>>
 > = Object.fromEntries(
-  Object.entries({ ...theirs, ZSTD: unzstd }).map(([codec, decompress]) => [
+  Object.entries({ ...bounded, ZSTD: unzstd }).map(([codec, decompress]) => [
     codec,
     (input: Uint8Array, n_bytes: number): Uint8Array => {
       checkSize(codec as CompressionCodec, input.length, n_bytes);

@@ -12,11 +12,8 @@ export interface RunReader {
   packed(at: number, first: number, n: number): void;
 }
 
-/** Widest values that are read. */
-export const MAX_WIDTH = 24;
-
 /**
- * Reads n values of `width` bits, 1 to {@link MAX_WIDTH}.
+ * Reads n values of `width` bits, 1 to 24.
  * @throws {RangeError} If the bytes have fewer, or a run goes on behind the last.
  */
 export function readRuns(

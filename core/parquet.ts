@@ -27,6 +27,9 @@ export type { ColumnPages, LeafColumn, RowGroup };
 const MAX_CHUNK_BYTES = 2 ** 31 - 1;
 /** Values of a column in a row group that are decoded into arrays of any type. */
 const MAX_VALUES = 2 ** 26;
+/** Bytes of such a column once it is decompressed; more only where they are at most so many times those in the file. */
+const MAX_DECODED_BYTES = 2 ** 30;
+const MAX_RATIO = 64;
 
 /** A column of a row group, as it lies in the file. */
 interface LoadedChunk {
@@ -132,12 +135,7 @@ export class ParquetFile {
         ? decoder(pages[0]!, n_rows)
         : undefined;
       if (decoded !== undefined) return { decoded };
-      const most = Math.max(...pages.map(({ n_values }) => n_values));
-      if (most > MAX_VALUES) {
-        throw new RangeError(
-          `expected at most ${MAX_VALUES} values of column "${column}" in a row group: got ${most}: write it with smaller row groups`,
-        );
-      }
+      checkDecoded(this.name, column, pages);
       for (const { loaded } of chunks) this.#loaded.add(loaded);
       try {
         const range = { column, rowStart: start, rowEnd: start + n_rows };
@@ -173,12 +171,12 @@ export class ParquetFile {
       const [start, end] = rangeOf(chunk);
       if (end - start > MAX_CHUNK_BYTES) {
         throw new RangeError(
-          `expected at most ${MAX_CHUNK_BYTES} bytes of column "${column}" in a row group: got ${
+          `Cannot read "${this.name}": expected at most ${MAX_CHUNK_BYTES} bytes of column "${column}" in a row group: got ${
             end - start
           }: write it with smaller row groups`,
         );
       }
-      const bytes = await this.#source.read(start, end);
+      const bytes = await readSource(this.#source, start, end);
       return { chunk, loaded: { start, bytes } };
     }));
   }
@@ -189,6 +187,13 @@ export class ParquetFile {
   ): ColumnPages {
     const { path_in_schema, codec, num_values, type } = chunk.meta_data!;
     const path = path_in_schema.join(".");
+    if (codec !== "UNCOMPRESSED" && !DECOMPRESSORS[codec]) {
+      throw new RangeError(
+        `Cannot read "${this.name}": expected column "${path}" compressed with ${
+          Object.keys(DECOMPRESSORS).join(", ")
+        } or nothing: got ${codec}: write it with one of these`,
+      );
+    }
     const leaf = this.#leaves.find((leaf) => leaf.path.join(".") === path);
     const n_values = Number(num_values);
     const hasRows = leaf?.maxRepetition === 0
@@ -200,6 +205,31 @@ export class ParquetFile {
       );
     }
     return pagesOf(loaded.bytes, leaf!, codec, n_values);
+  }
+}
+
+/** Refuses columns that are much larger than the file says, before they are decoded whole. */
+function checkDecoded(
+  name: string,
+  column: string,
+  columns: readonly ColumnPages[],
+): void {
+  const pages = columns.flatMap(({ pages }) => pages);
+  const sum = (numbers: number[]): number => numbers.reduce((a, b) => a + b, 0);
+  const stored = sum(pages.map(({ body }) => body.length));
+  const checks = [
+    ["values", Math.max(...columns.map((c) => c.n_values)), MAX_VALUES],
+    [
+      "bytes",
+      sum(pages.map(({ n_bytes }) => n_bytes)),
+      Math.max(MAX_DECODED_BYTES, MAX_RATIO * stored),
+    ],
+  ] as const;
+  for (const [what, got, most] of checks) {
+    if (got <= most) continue;
+    throw new RangeError(
+      `Cannot read "${name}": expected at most ${most} ${what} of column "${column}" in a row group: got ${got}: write it with smaller row groups`,
+    );
   }
 }
 
@@ -218,9 +248,24 @@ function bufferOf(
           return bytes.slice(from - start, to - start).buffer;
         }
       }
-      return (await source.read(from, to)).buffer;
+      return (await readSource(source, from, to)).buffer;
     },
   };
+}
+
+/** A failure to get bytes, or a wish to stop: neither says anything of what they hold. */
+class SourceFailure extends Error {}
+
+async function readSource(
+  source: Source,
+  start: number,
+  end: number,
+): Promise<Uint8Array<ArrayBuffer>> {
+  try {
+    return await source.read(start, end);
+  } catch (cause) {
+    throw new SourceFailure("no bytes came", { cause });
+  }
 }
 
 /** Runs a reader that does not name files; its failure names the file in one line. */
@@ -228,6 +273,7 @@ async function told<T>(name: string, read: () => Promise<T>): Promise<T> {
   try {
     return await read();
   } catch (cause) {
+    if (cause instanceof SourceFailure) throw cause.cause;
     const reason = cause instanceof Error ? cause.message : String(cause);
     // Some reasons are told in full already.
     if (reason.startsWith(`Cannot read "${name}": `)) throw cause;

@@ -27,7 +27,7 @@ export interface ResidualRows {
   readonly rows: Uint16Array<ArrayBuffer>;
   /** Token of each row; absent in shards that do not record it. */
   readonly token_ids?: Int32Array;
-  /** Position of that token in its document, from 0; absent likewise. */
+  /** Position of that token in its context, from 0; absent likewise. */
   readonly positions?: Int32Array;
   /** Index of the document in its corpus, from 0; absent likewise. */
   readonly documents?: Int32Array;

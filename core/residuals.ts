@@ -228,10 +228,11 @@ async function looseShards(folder: Folder): Promise<ResidualFacts> {
   };
 }
 
-/** Elements of a row of a shard that does not say it. */
+/** Elements of a row of a shard that does not say it; whether they are finite is up to who reads them. */
 async function widthOf(shard: ResidualShard | undefined): Promise<number> {
   const group = shard?.rowGroups[0];
-  return shard && group ? (await shard.rows(0)).length / group.n_rows : 0;
+  if (!shard || !group) return 0;
+  return (await shard.rows(0, { keepBad: true })).length / group.n_rows;
 }
 
 /** Adds what was told to what the files say. */

@@ -34,6 +34,4 @@ export interface Store extends Folder {
    * @throws {Error} If another process has it: names folder, process and host.
    */
   lock(name: string): Promise<AsyncDisposable>;
-  /** Names of the folders directly in it, sorted; object stores have files only. */
-  folders?(): Promise<string[]>;
 }

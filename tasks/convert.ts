@@ -3,12 +3,11 @@
  * @module
  */
 // deno-lint-ignore-file no-console
-import { directory } from "../core/files.ts";
 import { ResidualFolder } from "../core/residuals.ts";
 import { Sae } from "../core/sae.ts";
 import type { SaeFile } from "../core/sae_file.ts";
 import { evaluateResiduals } from "../train/evaluate.ts";
-import { openSae, runTask, type TaskContext, userPath } from "./cli.ts";
+import { openSae, runTask, type TaskContext } from "./cli.ts";
 import { CONVERT_FLAGS, type ConvertFlags } from "./convert_flags.ts";
 import {
   describeFit,
@@ -17,6 +16,7 @@ import {
   judgeFit,
 } from "./convert_report.ts";
 import { planConversion } from "./convert_write.ts";
+import { openFolder } from "./storage.ts";
 
 /** Describes, checks and converts as the flags say; the exit code. */
 async function convert(
@@ -48,8 +48,7 @@ async function openResiduals(
       }`,
     );
   }
-  const path = userPath(flags.residuals);
-  const folder = await ResidualFolder.open(directory(path));
+  const folder = await ResidualFolder.open(openFolder(flags.residuals));
   const { d_model } = folder.manifest.model;
   if (sae.d_model === d_model) return folder;
   throw new TypeError(

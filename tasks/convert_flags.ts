@@ -54,7 +54,10 @@ export const CONVERT_FLAGS = {
     help:
       "measure it on --residuals; one that does not fit ends with code 1, and is not converted",
   },
-  residuals: { type: "string", help: "folder that collect wrote, for --check" },
+  residuals: {
+    type: "string",
+    help: "folder that collect wrote, also s3://BUCKET/FOLDER, for --check",
+  },
   vectors: {
     default: 16_384,
     integer: true,

@@ -142,6 +142,8 @@ async function stats(
       }`,
     );
   }
+  // Before the vectors are measured.
+  const file = plot === undefined ? undefined : userPath(plot);
   const folder = await ResidualFolder.open(openFolder(path));
   using bar = progress({
     label: "measure",
@@ -154,11 +156,11 @@ async function stats(
     onRows: (rows) => bar.update(n += rows),
   });
   bar.end();
-  if (plot !== undefined) {
+  if (file !== undefined) {
     const text = ending === ".svg"
       ? statsPlot(measured)
       : statsPage(folder.name, measured);
-    await writeAtomic(userPath(plot), text);
+    await writeAtomic(file, text);
   }
   const { manifest } = folder;
   console.log(

@@ -35,12 +35,6 @@ export async function localStore(path: string): Promise<Store> {
       return await opened.open(file);
     },
     list: async (options) => await (await folder())?.list(options) ?? [],
-    async folders(): Promise<string[]> {
-      if (await kindOf(path) !== "folder") return [];
-      const entries = await Array.fromAsync(Deno.readDir(path));
-      return entries.filter(({ isDirectory }) => isDirectory)
-        .map(({ name }) => name).sort();
-    },
     async write(file, content) {
       const target = pathOf(file);
       await makeFolder(dirname(target));

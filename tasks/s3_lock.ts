@@ -135,16 +135,23 @@ class S3Lock implements AsyncDisposable {
     });
   }
 
-  /** A lock is none at a server that takes every write. */
+  /** A lock is none at a server that takes every write, or lets two take over what a third has left. */
   async #checkServer(): Promise<void> {
-    const { status } = await this.#tryPut({ "if-none-match": "*" });
-    if (status === 412 || status === 409) return;
-    await this.#remove();
-    throw new Error(
-      `Cannot lock "${
-        this.#client.nameOf(this.#key)
-      }": expected a server that honors If-None-Match: got one that writes over what is there: write to another server, or to a folder`,
-    );
+    for (
+      const [header, value] of [
+        ["If-None-Match", "*"],
+        ["If-Match", `"${"0".repeat(32)}"`],
+      ] as const
+    ) {
+      const { status } = await this.#tryPut({ [header]: value });
+      if (status >= 300) continue;
+      await this.#remove();
+      throw new Error(
+        `Cannot lock "${
+          this.#client.nameOf(this.#key)
+        }": expected a server that honors ${header}: got one that writes over what is there: write to another server, or to a folder`,
+      );
+    }
   }
 
   #schedule(): void {

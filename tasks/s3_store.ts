@@ -64,7 +64,7 @@ export function s3Store(
 }
 
 /** Removes an object; nothing happens where there is none. */
-export async function removeObject(
+async function removeObject(
   client: S3Client,
   key: string,
 ): Promise<void> {

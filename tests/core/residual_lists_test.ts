@@ -5,12 +5,13 @@ import { ParquetFile } from "../../core/parquet.ts";
 import { dataPageHeader, ParquetChunks } from "../../core/parquet_chunks.ts";
 import {
   type LabeledResidualRows,
+  ResidualFolder,
   ResidualShard,
   ResidualShardWriter,
 } from "../../core/residuals.ts";
 import { firstNonFinite } from "../../core/residual_shard.ts";
 import { Rng } from "../../core/rng.ts";
-import { memorySource, type Source } from "../../core/source.ts";
+import { memoryFolder, memorySource, type Source } from "../../core/source.ts";
 import { joined } from "../joined.ts";
 import { rejectsInOneLine } from "../rejects_in_one_line.ts";
 
@@ -84,6 +85,24 @@ Deno.test("ResidualShard reads the labels of a file without header when all are 
   assert.deepEqual([...positions!.slice(-2)], [58 % 7, 59 % 7]);
   assert.deepEqual([...documents!.slice(-2)], [8, 8]);
   assert.deepEqual(await shard.tokenIds(0), token_ids);
+});
+
+Deno.test("ResidualFolder opens files without header when a vector of the first is not finite, which is told when it is read", async () => {
+  const bytes = await bytesOf("plain-v1.parquet");
+  const all = new Uint16Array((await bytesOf("rows.bin")).buffer);
+  const row = Int32Array.from(all.subarray(10 * D, 11 * D));
+  const words = new Uint8Array(row.buffer);
+  const at = bytes.findIndex((_, i) =>
+    words.every((byte, j) => bytes[i + j] === byte)
+  );
+  bytes.set([0xc0, 0x7f], at);
+  const files = { "a.parquet": bytes };
+  const loose = await ResidualFolder.open(memoryFolder("loose", files));
+  assert.equal(loose.manifest.model.d_model, D);
+  const shard = await loose.shard(0);
+  const rows = await shard.rows(0, { keepBad: true });
+  assert.equal(rows[10 * D], 0x7fc0);
+  await rejectsInOneLine(() => shard.rows(0), /^RangeError: .*in row 10:/);
 });
 
 for (const layout of ["binary", "list"] as const) {

@@ -116,6 +116,10 @@ Deno.test("data refuses what it cannot do in one line", async () => {
       /expected a file that ends in \.svg or \.html: got \.png/,
     ],
     [
+      ["stats", "empty", "--plot=s3://b/x.svg"],
+      /Cannot use "s3:\/\/b\/x\.svg" here: expected a path of this machine/,
+    ],
+    [
       ["stats", "empty"],
       /expected manifest\.json or parquet files: got neither/,
     ],

@@ -28,7 +28,6 @@ Deno.test("localStore() reads nothing of a folder that is not there, and creates
     const store = await localStore(out);
     assert.equal(await store.has("x"), false);
     assert.deepEqual(await store.list(), []);
-    assert.deepEqual(await store.folders?.(), []);
     await store.remove("x");
     await assert.rejects(store.open("x"), /^Error: Cannot open "x": no such/);
     assert.deepEqual(names(path), []);
@@ -36,7 +35,6 @@ Deno.test("localStore() reads nothing of a folder that is not there, and creates
     await store.write("sub/y", "sea");
     assert.equal(await readText(await store.open("x")), "bee");
     assert.deepEqual(await store.list(), ["x"]);
-    assert.deepEqual(await store.folders?.(), ["sub"]);
     await store.remove("x");
     await store.remove("sub/y/z");
     assert.deepEqual(await store.list(), []);

@@ -65,13 +65,22 @@ Deno.test("s3Store() takes a lock when the answer to its request was lost", asyn
   await using _lock = await store.lock("all");
 });
 
-Deno.test("s3Store() refuses to lock where the server takes every write", async () => {
+Deno.test("s3Store() refuses to lock where the server takes a write that its condition forbids", async () => {
   const { server, store } = startServer();
   await using _ = server;
-  server.isConditional = false;
-  await rejectsInOneLine(
-    () => store.lock("all"),
-    /^Error: Cannot lock "s3:.*\/\.all\.lock": expected a server that honors If-None-Match: got one/,
-  );
-  assert.equal(server.objects.size, 0);
+  const refused: [honored: string[], missing: string][] = [
+    [[], "If-None-Match"],
+    [["if-match"], "If-None-Match"],
+    [["if-none-match"], "If-Match"],
+  ];
+  for (const [honored, missing] of refused) {
+    server.conditions = honored;
+    await rejectsInOneLine(
+      () => store.lock("all"),
+      new RegExp(
+        `^Error: Cannot lock "s3:.*/\\.all\\.lock": expected a server that honors ${missing}: got one`,
+      ),
+    );
+    assert.equal(server.objects.size, 0);
+  }
 });

@@ -59,8 +59,8 @@ export class S3Server implements AsyncDisposable {
   readonly seen: string[] = [];
   /** Names in a page of a listing. */
   pageSize = 1000;
-  /** Whether `If-None-Match` and `If-Match` of writes are honored. */
-  isConditional = true;
+  /** The conditions of writes that are honored. */
+  conditions = ["if-none-match", "if-match"];
   /** Called when a request hangs. */
   onHang = (): void => {};
   /** What the token of a session must be. */
@@ -224,16 +224,16 @@ export class S3Server implements AsyncDisposable {
     { key, headers }: SeenRequest,
     bytes: Uint8Array<ArrayBuffer>,
   ): Response {
-    if (this.isConditional) {
-      const before = this.objects.get(key);
-      const wanted = headers.get("if-match");
-      if (wanted !== null && !before) return failure(404, "NoSuchKey");
-      if (
-        (headers.get("if-none-match") === "*" && before) ||
-        (wanted !== null && wanted !== before?.etag)
-      ) {
-        return failure(412, "PreconditionFailed");
-      }
+    const before = this.objects.get(key);
+    const [unwanted, wanted] = ["if-none-match", "if-match"].map((condition) =>
+      this.conditions.includes(condition) ? headers.get(condition) : null
+    );
+    if (wanted !== null && !before) return failure(404, "NoSuchKey");
+    if (
+      (unwanted === "*" && before) ||
+      (wanted !== null && wanted !== before?.etag)
+    ) {
+      return failure(412, "PreconditionFailed");
     }
     if (!isIntact(headers, bytes)) return failure(400, "BadDigest");
     this.put(key, bytes);

@@ -157,3 +157,33 @@ Deno.test("train reads residuals of an object store, the same as those of a fold
     assert.match(keyless.stderr, /^error: .*got no AWS_SECRET_ACCESS_KEY/m);
   });
 });
+
+Deno.test("every task that reads residuals or a text may read them of an object store", async () => {
+  using scratch = scratchFolder();
+  const cwd = scratch.path;
+  const env = { AWS_ACCESS_KEY_ID: "" };
+  const text = `--text=s3://${BUCKET}/texts`;
+  const residuals = `--residuals=s3://${BUCKET}/run`;
+  const runs = [
+    ["collect", text, "--out=out"],
+    ["train", residuals, "--out=out"],
+    ["train", text, "--out=out"],
+    ["eval", residuals],
+    ["eval", text],
+    ["find", text, "dragon"],
+    ["score", text],
+    ["convert", "--check", residuals],
+    ["export", "--to=sae-bench", text, "--out=out"],
+    ["data", "check", `s3://${BUCKET}/run`],
+  ] as const;
+  await Promise.all(runs.map(async (words) => {
+    const { code, stderr } = await runTask(words, { cwd, env });
+    assert.equal(code, 1);
+    assert.match(
+      stderr,
+      /^error: Cannot open "s3:.*": expected credentials .*got no AWS_ACCESS_KEY_ID/m,
+      words.join(" "),
+    );
+  }));
+  assert.deepEqual([...Deno.readDirSync(cwd)], []);
+});
