@@ -27,15 +27,15 @@ export interface PickleNames {
   persistent(id: unknown): unknown;
 }
 
-/** More than any header of a checkpoint has. */
-const MAX_BYTES = 2 ** 24;
+/** Those of weights have a few kilobytes; one byte can become a dict, of 200 bytes in memory. */
+const MAX_BYTES = 2 ** 20;
 /**
  * The value of a pickle: None as null, int as number (bigint beyond 2^53), bytes as Uint8Array, list as an array,
  * tuple as a frozen array, dict as a Map.
  * @param file What errors call it.
  * @throws {SyntaxError} If it is cut off, has a step that is not known, or bytes behind its end.
  * @throws {TypeError} If it names something that is not known, or its steps do not fit each other.
- * @throws {RangeError} If it is longer than 16 MiB.
+ * @throws {RangeError} If it is longer than 1 MiB.
  */
 export function readPickle(
   file: string,

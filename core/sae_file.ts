@@ -48,7 +48,13 @@ export class SaeFile {
   readonly metadata: SaeMetadata;
   /** The file of its weights, as it is. */
   readonly weightsFile: Source;
-  readonly #folder: Folder;
+  /** Where it reads and writes, as its files call it, if that is no place on the residual stream. */
+  readonly elsewhere: string | undefined;
+  /**
+   * Its folder, where labels and measurements lie; undefined if they are of another file of weights there, as beside
+   * several checkpoints.
+   */
+  readonly beside: Folder | undefined;
   readonly #form: OpenedSae;
 
   private constructor(folder: Folder, form: OpenedSae) {
@@ -58,7 +64,8 @@ export class SaeFile {
     this.d_sae = form.d_sae;
     this.metadata = form.metadata;
     this.weightsFile = form.weightsFile;
-    this.#folder = folder;
+    this.elsewhere = form.elsewhere;
+    this.beside = form.beside;
     this.#form = form;
   }
 
@@ -170,8 +177,8 @@ export class SaeFile {
     file: string,
     tensor: string,
   ): Promise<Float32Array<ArrayBuffer> | undefined> {
-    if (!await this.#folder.has(file)) return undefined;
-    const opened = await Safetensors.open(await this.#folder.open(file));
+    if (!await this.beside?.has(file)) return undefined;
+    const opened = await Safetensors.open(await this.beside!.open(file));
     return await floatVector(opened, tensor, this.d_sae);
   }
 }

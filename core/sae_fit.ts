@@ -16,6 +16,8 @@ export interface SaeToFit {
   readonly d_model: number;
   /** Its hook point and model. */
   readonly metadata: SaeMetadata;
+  /** Where it reads and writes, if that is no place on the residual stream. */
+  readonly elsewhere?: string | undefined;
 }
 
 /** What is asked of a model; a `ModelFolder` is one. */
@@ -34,7 +36,7 @@ export interface ModelToFit {
  * @param options.anyModel Whether the model may be another one of the same sizes, such as a tuned copy.
  * @returns The SAE's hook point, which the model has.
  * @throws {TypeError} If their d_model differ.
- * @throws {RangeError} If the model has no such layer, or the SAE is of other weights.
+ * @throws {RangeError} If the model has no such layer, or the SAE is of other weights or no residual stream.
  * @throws {Error} If the SAE does not tell its hook point.
  */
 export function checkSaeFits(
@@ -48,6 +50,11 @@ export function checkSaeFits(
   if (sae.d_model !== d_model) {
     throw new TypeError(
       `${what}: expected d_model ${d_model}: got ${sae.d_model}: give the model that it was trained on`,
+    );
+  }
+  if (sae.elsewhere !== undefined) {
+    throw new RangeError(
+      `${what}: expected an SAE of the residual stream: got one of ${sae.elsewhere}`,
     );
   }
   if (hookPoint === undefined) {

@@ -59,7 +59,7 @@ export function constantVector(length: number, value: number): LazyVector {
 }
 
 /** Vectors combined element by element. */
-export function combined(
+function combined(
   vectors: readonly LazyVector[],
   combine: (...values: number[]) => number,
 ): LazyVector {
@@ -70,7 +70,7 @@ export function combined(
 }
 
 /** Rows that are multiplied by a factor of their feature. */
-export function scaledRows(
+function scaledRows(
   rows: FeatureRows,
   factors: LazyVector,
 ): FeatureRows {

@@ -15,7 +15,7 @@ import {
   SCALER_FILE,
 } from "./sae_layouts/saelens.ts";
 import { sparsifyForm } from "./sae_layouts/sparsify.ts";
-import { WEIGHTS_FILE } from "./sae_save.ts";
+import { DENSITY_FILE, FEATURE_MAX_FILE, WEIGHTS_FILE } from "./sae_save.ts";
 import { Safetensors } from "./safetensors.ts";
 import { type Folder, missingFile, readJson, type Source } from "./source.ts";
 import type { TensorFile } from "./tensor_file.ts";
@@ -36,6 +36,8 @@ export interface SaeOpenOptions {
 export interface OpenedSae extends SaeForm {
   /** The file of its weights, as it is. */
   readonly weightsFile: Source;
+  /** Its folder, where what else lies there tells of it, and of no other file of weights. */
+  readonly beside: Folder | undefined;
 }
 
 /**
@@ -55,6 +57,7 @@ export async function openSaeForm(
   const form = {
     ...await openLayout(layout, folder, weights, layer),
     weightsFile: source,
+    beside: await isMain(folder, file) ? folder : undefined,
   };
   const { hookPoint } = form.metadata;
   if (layer === undefined) return form;
@@ -93,6 +96,21 @@ async function findWeights(folder: Folder): Promise<string> {
   );
 }
 
+/** Whether a file is the one that its folder is opened as, or the only one of weights. */
+async function isMain(
+  folder: Folder,
+  file: string | undefined,
+): Promise<boolean> {
+  if (file === undefined) return true;
+  for (const usual of WEIGHTS_FILES) {
+    if (await folder.has(usual)) return file === usual;
+  }
+  const known = [file, FEATURE_MAX_FILE, DENSITY_FILE];
+  return (await folder.list()).every((name) =>
+    known.includes(name) || !/\.(?:safetensors|pth?|npz)$/.test(name)
+  );
+}
+
 async function openTensors(source: Source): Promise<TensorFile> {
   const ending = /\.\w+$/.exec(source.name)?.[0];
   switch (ending) {
@@ -120,6 +138,11 @@ async function layoutOf(
   const has = (name: string): boolean => weights.tensors.has(name);
   if (has("encode.weight")) return "open-concept-steering";
   if (has("w_enc")) return "gemma-scope";
+  if (!(weights instanceof TorchFile) && has("decoder.weight")) {
+    throw new TypeError(
+      `Cannot open the SAE "${weights.name}": expected the names of a tool that is read: got encoder.weight and decoder.weight, as Llama Scope has them: load it with SAELens, and save it with save_model`,
+    );
+  }
   if (weights instanceof TorchFile) {
     if (has("encoder.weight") || has("W_enc")) return "dictionary-learning";
   } else if (await folder.has(CONFIG_FILES.saelens)) {

@@ -16,8 +16,8 @@ import { ZipFile } from "./zip.ts";
 
 /** What `torch.compile` puts in front of the names of a module's parameters. */
 const COMPILED = "_orig_mod.";
-/** Larger pickles are refused; those of weights have a few kilobytes. */
-const MAX_PICKLE_BYTES = 2 ** 24;
+/** Larger pickles are refused, as `readPickle` does. */
+const MAX_PICKLE_BYTES = 2 ** 20;
 /** Zip files begin so. */
 const ZIP_START = [0x50, 0x4b, 0x03, 0x04];
 

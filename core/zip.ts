@@ -11,6 +11,7 @@ import {
   view,
   type ZipEntry,
 } from "./zip_directory.ts";
+import { crc32 } from "./gunzip.ts";
 import { checkRange, memorySource, type Source } from "./source.ts";
 
 /** What one byte of deflate can become, at most. */
@@ -189,19 +190,4 @@ async function* inflated(
     },
   });
   yield* compressed.pipeThrough(new DecompressionStream("deflate-raw"));
-}
-
-const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
-  let sum = byte;
-  for (let bit = 0; bit < 8; bit++) {
-    sum = (sum & 1) !== 0 ? (sum >>> 1) ^ 0xedb88320 : sum >>> 1;
-  }
-  return sum;
-});
-
-/** The checksum that zip files carry. */
-export function crc32(bytes: Uint8Array): number {
-  let sum = 0xffffffff;
-  for (const byte of bytes) sum = CRC_TABLE[(sum ^ byte) & 0xff]! ^ (sum >>> 8);
-  return (sum ^ 0xffffffff) >>> 0;
 }

@@ -32,15 +32,15 @@ const Labels = z.record(
 );
 
 /**
- * Reads the labels of an SAE; none where it has no file of them.
+ * Reads the labels of an SAE; none where it has no file of them, or no folder of its own.
  * @throws {SyntaxError} If the file is damaged: names the field.
  * @throws {RangeError} If a label is of a feature that the SAE does not have.
  */
 export async function readLabels(
-  folder: Folder,
+  folder: Folder | undefined,
   d_sae: number,
 ): Promise<FeatureLabels> {
-  if (!await folder.has(LABELS_FILE)) return new Map();
+  if (!folder || !await folder.has(LABELS_FILE)) return new Map();
   const source = await folder.open(LABELS_FILE);
   const json = checkJson(Labels, await readJson(source), source.name);
   const labels = Object.entries(json).map((

@@ -101,7 +101,8 @@ export async function* neuronpediaFiles(
     const end = Math.min(start + BATCH_FEATURES, d_sae);
     const batch = await batchRows(options, lenses, start, end);
     for (const [kind, rows] of Object.entries(batch)) {
-      if (rows.length === 0 && kind === "explanations") continue;
+      // Neuronpedia's import does not take an empty file.
+      if (rows.length === 0) continue;
       const text = rows.map((row) => JSON.stringify(row) + "\n").join("");
       yield {
         path: `${folder}/${kind}/batch-${start / BATCH_FEATURES}.jsonl.gz`,

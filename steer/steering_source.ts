@@ -198,7 +198,7 @@ function maximumOf(
   const maximum = maxima?.[feature];
   if (maximum === undefined) {
     throw new RangeError(
-      `Cannot steer feature ${feature} in units of its maximum: "${sae.name}" holds no feature_max: give an absolute strength, or run eval on the SAE first`,
+      `Cannot steer feature ${feature} in units of its maximum: "${sae.name}" holds no feature_max: give an absolute strength, or take largest activations over with export --from`,
     );
   }
   if (!(maximum > 0)) {

@@ -291,7 +291,7 @@ function printError(error: unknown, afterInterrupt?: string): void {
     return;
   }
   const message = error instanceof Error ? error.message : String(error);
-  console.error(`error: ${message.replace(/\s*\n\s*/g, " ")}`);
+  console.error(`error: ${message.replace(/\s*\n\s*|\p{Cc}/gu, " ")}`);
   if (Deno.env.get("OCS_TRACE") === "1") console.error(error);
 }
 

@@ -63,8 +63,8 @@ async function check(
   flags: ConvertFlags,
   context: TaskContext,
 ): Promise<Fit> {
-  const { d_model, d_sae, metadata } = sae;
-  const trained = metadata.hookPoint ?? "no told hook point";
+  const { d_model, d_sae, metadata, elsewhere } = sae;
+  const trained = metadata.hookPoint ?? elsewhere ?? "no told hook point";
   const collected = folder.manifest.hookPoint ?? "no told hook point";
   if (trained !== collected) {
     context.note(

@@ -29,7 +29,10 @@ export async function describeSae(sae: SaeFile): Promise<string> {
       "architecture",
       k === undefined ? architecture : `${architecture}, k ${k}`,
     ],
-    ["hook point", hookPoint ?? "not told: name it with --hook"],
+    [
+      "hook point",
+      hookPoint ?? sae.elsewhere ?? "not told: name it with --hook",
+    ],
     ["model", modelName ?? "not told"],
     ["input scale", `${inputScale}, folded into the weights`],
     [
@@ -46,7 +49,11 @@ export async function describeSae(sae: SaeFile): Promise<string> {
       ]]
       : []),
   ];
-  return `${sae.name}\n\n${formatTable(["what", "value"], rows)}`;
+  // What a stranger wrote must not move the terminal's cursor.
+  const shown = rows.map((row) =>
+    row.map((text) => text.replace(/\p{Cc}/gu, " "))
+  );
+  return `${sae.name}\n\n${formatTable(["what", "value"], shown)}`;
 }
 
 /** Measures of an SAE on vectors, and what they say of whether it was made for them. */

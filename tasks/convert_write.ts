@@ -3,7 +3,7 @@
  * @module
  */
 import { createHash } from "node:crypto";
-import { directory, writeAtomic } from "../core/files.ts";
+import { writeAtomic } from "../core/files.ts";
 import { controlVectorGguf } from "../core/gguf.ts";
 import {
   hookPlace,
@@ -22,6 +22,7 @@ import {
   type WrittenMetadata,
 } from "../core/sae_write.ts";
 import type { Source } from "../core/source.ts";
+import { chunksOf } from "../core/text_lines.ts";
 import { FEATURES_FILE } from "../steer/feature_index_file.ts";
 import {
   type Intervention,
@@ -31,14 +32,11 @@ import { featureOfLabel, LABELS_FILE, readLabels } from "../steer/labels.ts";
 import { type TaskContext, userPath } from "./cli.ts";
 import type { ConvertFlags } from "./convert_flags.ts";
 import { formatBytes } from "./format.ts";
-import { exists, isFolder } from "./hub_folder.ts";
+import { exists } from "./hub_folder.ts";
 import { checkNewFolder, writeNewFolder } from "./new_folder.ts";
 
 /** Writes, and says what it wrote. */
 export type Conversion = (context: TaskContext) => Promise<string>;
-
-/** Bytes that are hashed or copied at once. */
-const CHUNK_BYTES = 16 * 2 ** 20;
 
 /**
  * Checks all that can be checked before anything is written.
@@ -81,6 +79,11 @@ export async function planConversion(
 
 /** Where an SAE reads and writes: what its files tell, or else `--hook`. */
 function hookPointOf(sae: SaeFile, { hook }: ConvertFlags): HookPoint {
+  if (sae.elsewhere !== undefined) {
+    throw new RangeError(
+      `Cannot convert SAE "${sae.name}": expected one of the residual stream: got one of ${sae.elsewhere}`,
+    );
+  }
   const told = sae.metadata.hookPoint;
   const asked = hook === undefined ? undefined : parseHookPoint(hook);
   const hookPoint = asked ?? told;
@@ -165,19 +168,12 @@ async function copyKnowledge(
   write: WriteFile,
   withIndex: boolean,
 ): Promise<void> {
-  if (!isFolder(sae.name)) return;
-  const folder = directory(sae.name);
+  const folder = sae.beside;
+  if (!folder) return;
   const names = [FEATURE_MAX_FILE, DENSITY_FILE, LABELS_FILE];
   for (const file of withIndex ? [...names, FEATURES_FILE] : names) {
     if (!await folder.has(file)) continue;
     await write(file, chunksOf(await folder.open(file)));
-  }
-}
-
-async function* chunksOf(source: Source): AsyncGenerator<Uint8Array> {
-  const { byteLength } = source;
-  for (let start = 0; start < byteLength; start += CHUNK_BYTES) {
-    yield await source.read(start, Math.min(start + CHUNK_BYTES, byteLength));
   }
 }
 
@@ -236,9 +232,7 @@ async function parseFeature(
       }`,
     );
   }
-  const labels = isFolder(sae.name)
-    ? await readLabels(directory(sae.name), sae.d_sae)
-    : new Map();
+  const labels = await readLabels(sae.beside, sae.d_sae);
   const wanted = parseIntervention(`${feature}=${strength}:add`, {
     featureOf: (label) => featureOfLabel(labels, label),
   });
@@ -251,10 +245,10 @@ async function parseFeature(
   }
   if (wanted.unit === "absolute") return wanted;
   const largest = (await sae.featureMax())?.[wanted.feature];
-  if (largest !== undefined) {
-    return { ...wanted, strength: wanted.strength * largest };
-  }
+  if (largest) return { ...wanted, strength: wanted.strength * largest };
   throw new RangeError(
-    `Cannot write a control vector of strength ${strength}: expected the largest activations of features in "${sae.name}": got none: give an absolute strength`,
+    `Cannot write a control vector of strength ${strength}: expected the largest activation of feature ${wanted.feature} in "${sae.name}": got ${
+      largest === 0 ? "0, as it never fired" : "none"
+    }: give an absolute strength`,
   );
 }

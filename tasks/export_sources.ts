@@ -2,7 +2,6 @@
  * What exports are made of: an SAE, its model, its index and its labels, checked against each other.
  * @module
  */
-import { directory } from "../core/files.ts";
 import type { HookPoint } from "../core/hook_point.ts";
 import type { ModelFolder } from "../core/model_folder.ts";
 import type { SaeFile } from "../core/sae_file.ts";
@@ -46,6 +45,6 @@ export async function openExportSources(
       `Cannot export features of "${sae.name}": expected an index of them: got none: make one with find --out, and name it with --index`,
     );
   }
-  const labels = await readLabels(directory(sae.name), sae.d_sae);
+  const labels = await readLabels(sae.beside, sae.d_sae);
   return { sae, model, hookPoint, index, labels };
 }

@@ -2,7 +2,6 @@
  * What `find` works with: a model, an SAE and its labels, and the index of its features.
  * @module
  */
-import { directory } from "../core/files.ts";
 import type { ConfigOf, FlagTable } from "../core/flags.ts";
 import { hookPlace, type HookPoint } from "../core/hook_point.ts";
 import { type ModelFolder, startTokenId } from "../core/model_folder.ts";
@@ -145,7 +144,7 @@ export class Finder {
         `Cannot find with --context ${flags.context}: the context of model "${model.name}" is ${context_length} tokens: shorten it`,
       );
     }
-    const labels = await readLabels(directory(sae.name), sae.d_sae);
+    const labels = await readLabels(sae.beside, sae.d_sae);
     const fingerprints = {
       modelFingerprint: model.fingerprint,
       saeFingerprint: await saeFingerprint(sae),

@@ -52,8 +52,13 @@ export async function importResults(
     );
   }
   const sae = await openSae(flags.sae, flags.layer);
+  if (!sae.beside) {
+    throw new Error(
+      `Cannot import: expected an SAE in a folder of its own: got "${sae.weightsFile.name}", beside other weights that the labels would be taken for: move it to a folder of its own`,
+    );
+  }
   const { labels, featureMax } = await readResults(from, sae);
-  const own = await readLabels(directory(sae.name), sae.d_sae);
+  const own = await readLabels(sae.beside, sae.d_sae);
   const merged = flags.replace
     ? new Map([...own, ...labels.labels])
     : new Map([...labels.labels, ...own]);
@@ -151,6 +156,6 @@ function one(from: string, files: readonly Source[]): Source | undefined {
   throw new Error(
     `Cannot import "${from}": expected one file of a kind: got ${
       files.map(({ name }) => basename(name)).join(", ")
-    }: name a folder with one of them`,
+    }: name one of these files`,
   );
 }

@@ -2,7 +2,7 @@
  * What is published of an SAE's folder, checked before anything is sent.
  * @module
  */
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { z } from "zod";
 import { checkJson } from "../core/check_json.ts";
 import { directory } from "../core/files.ts";
@@ -12,6 +12,7 @@ import {
   FEATURE_MAX_FILE,
   WEIGHTS_FILE,
 } from "../core/sae_save.ts";
+import { SCALER_FILE } from "../core/sae_layouts/saelens.ts";
 import { readJson } from "../core/source.ts";
 import {
   FEATURES_FILE,
@@ -79,9 +80,20 @@ export async function readSaeToPublish(
       `${what}: expected an SAE as SAELens has it: got one as ${sae.layout} has it: convert it first`,
     );
   }
+  const weightsFile = basename(sae.weightsFile.name);
+  if (weightsFile !== WEIGHTS_FILE) {
+    throw new Error(
+      `${what}: expected the weights in ${WEIGHTS_FILE}: got ${weightsFile}: convert it first`,
+    );
+  }
   if (hookPoint === undefined) {
     throw new Error(
       `${what}: expected a hook point in cfg.json: got none: nobody could use it`,
+    );
+  }
+  if (await directory(sae.name).has(SCALER_FILE)) {
+    throw new Error(
+      `${what}: expected weights that take activations as they are: got ${SCALER_FILE} beside them, which SAELens does not read: convert it first`,
     );
   }
   const heldOut = await readRun(sae);

@@ -33,10 +33,10 @@ export async function openSavedIndex(
   if (typed !== undefined) {
     return await loadFeatureIndex(directory(userPath(typed)), of);
   }
-  const folder = directory(sae.name);
-  if (!await folder.has(FEATURES_FILE)) return undefined;
+  const { beside } = sae;
+  if (!await beside?.has(FEATURES_FILE)) return undefined;
   // The SAE's own model made it, even if another of the same sizes is in use.
   const { modelFingerprint: own = of.modelFingerprint } = sae.metadata;
   const modelFingerprint = checkpointFingerprint(own);
-  return await loadFeatureIndex(folder, { ...of, modelFingerprint });
+  return await loadFeatureIndex(beside!, { ...of, modelFingerprint });
 }

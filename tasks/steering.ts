@@ -2,7 +2,6 @@
  * What `steer` and `chat` share: their flags, and the checks before anything runs.
  * @module
  */
-import { directory } from "../core/files.ts";
 import type { ConfigOf, FlagTable } from "../core/flags.ts";
 import { hookPlace, type HookPoint } from "../core/hook_point.ts";
 import type { ModelFolder } from "../core/model_folder.ts";
@@ -159,7 +158,7 @@ export class Steering {
     for (const name of flags.sae.length > 0 ? flags.sae : [undefined]) {
       const sae = await openSae(name, flags.layer);
       const hookPoint = checkSaeFits(sae, model, { anyModel: flags.any_model });
-      const labels = await readLabels(directory(sae.name), sae.d_sae);
+      const labels = await readLabels(sae.beside, sae.d_sae);
       const { layer } = hookPlace(hookPoint);
       saes.push({ sae, layer, hookPoint, labels });
     }

@@ -97,7 +97,8 @@ const OldConfig = z.looseObject({
 function renewed(json: unknown, file: string): unknown {
   const old = checkJson(OldConfig, json, file);
   const hook_name = old.hook_name ?? old.hook_point ?? "";
-  const isTopK = (old.activation_fn ?? old.activation_fn_str) === "topk";
+  const isTopK = old.architecture === "topk" ||
+    (old.activation_fn ?? old.activation_fn_str) === "topk";
   const k = old.activation_fn_kwargs?.k;
   const norm = old.normalize_activations;
   return {

@@ -29,6 +29,9 @@ const Config = z.object({
   open_concept_steering: OurMetadata.optional(),
 });
 
+/** A part of a block, such as `layers.10.mlp`. */
+const PART = /^(?:\w+\.)*(?:layers|h)\.\d+\.\w/;
+
 /**
  * The SAE of a file.
  * @param folder Name of the folder, which ends in the hook point.
@@ -50,11 +53,14 @@ export function sparsifyForm(
     { num_latents: nLatents },
     configFile,
   );
-  const hookPoint = hookPointNamed(folder.split(/[/\\]/).at(-1)!);
+  const place = folder.split(/[/\\]/).at(-1)!;
+  const hookPoint = hookPointNamed(place);
   const form: SaeForm = {
     layout: "sparsify",
     d_model,
     d_sae: nLatents,
+    ...(!config.open_concept_steering && PART.test(place) &&
+      { elsewhere: place }),
     metadata: {
       architecture: "topk",
       k,

@@ -55,6 +55,17 @@ Deno.test("checkSaeFits() gives the hook point of an SAE that fits", () => {
   equal(checkSaeFits({ ...saeOf(), metadata }, MODEL), "resid_post[1]");
 });
 
+Deno.test("checkSaeFits() says where an SAE reads that is of no residual stream", async () => {
+  await refuses(
+    () =>
+      checkSaeFits({
+        ...saeOf({ hookPoint: undefined }),
+        elsewhere: "layers.1.mlp",
+      }, MODEL),
+    /expected an SAE of the residual stream: got one of layers.1.mlp$/,
+  );
+});
+
 Deno.test("checkSaeFits() takes an SAE of other weights only when any model will do", async () => {
   const other = saeOf({ modelFingerprint: "bbbb" });
   await refuses(

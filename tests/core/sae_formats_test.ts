@@ -241,6 +241,16 @@ Deno.test("SaeFile.open() says what is missing when a file of weights has no con
       "a.safetensors",
       /^TypeError: .*got "other": name the file/,
     ],
+    [
+      {
+        "final.safetensors": await safetensorsOf({
+          "encoder.weight": raw.W_enc,
+          "decoder.weight": raw.W_dec,
+        }, raw),
+      },
+      "final.safetensors",
+      /^TypeError: .*as Llama Scope has them: load it with SAELens/,
+    ],
   ];
   for (const [files, file, pattern] of cases) {
     await rejectsInOneLine(

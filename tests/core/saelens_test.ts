@@ -168,15 +168,17 @@ Deno.test("SaeFile reads configs of SAELens from before version 6 as SAELens mig
     modelName: "gpt2-small",
     contextLength: 64,
   });
-  const topk = await SaeFile.open(
-    await saeLens(raw, {
-      ...old,
-      activation_fn_str: "topk",
-      activation_fn_kwargs: { k: K },
-      sae_lens_version: "5.3.0",
-    }, { b_enc }),
-  );
-  await assertSame(topk, raw, reference(raw, (x) => topK(pre(x), K)), "topk");
+  for (const how of [{ activation_fn_str: "topk" }, { architecture: "topk" }]) {
+    const topk = await SaeFile.open(
+      await saeLens(raw, {
+        ...old,
+        ...how,
+        activation_fn_kwargs: { k: K },
+        sae_lens_version: "5.3.0",
+      }, { b_enc }),
+    );
+    await assertSame(topk, raw, reference(raw, (x) => topK(pre(x), K)), "topk");
+  }
   const refused: [Record<string, unknown>, RegExp][] = [
     [{ normalize_activations: true }, /activation_scaler.json/],
     [
@@ -234,6 +236,8 @@ Deno.test("SaeFile gives the features of sparsify, and refuses what is no SAE of
   assert.equal(x.length % d_model, 0);
   const elsewhere = await open({}, "layers.10.mlp");
   assert.equal(elsewhere.metadata.hookPoint, undefined);
+  assert.equal(elsewhere.elsewhere, "layers.10.mlp");
+  assert.equal((await open({}, "run/v1.2.b")).elsewhere, undefined);
   const refused: [Record<string, unknown>, RegExp][] = [
     [{ transcode: true }, /"transcode": expected false, as a transcoder/],
     [{ skip_connection: true }, /"skip_connection": expected false/],

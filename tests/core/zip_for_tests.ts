@@ -3,7 +3,7 @@
  * @module
  */
 import { deflateSync } from "fflate";
-import { crc32 } from "../../core/zip.ts";
+import { crc32 } from "../../core/gunzip.ts";
 
 /** A file to pack; fields that are given replace what its bytes would give. */
 export interface Packed {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { memorySource, type Source } from "../../core/source.ts";
-import { crc32, ZipFile } from "../../core/zip.ts";
+import { ZipFile } from "../../core/zip.ts";
 import { rejectsInOneLine } from "../rejects_in_one_line.ts";
 import { latin1, type Packed, zip } from "./zip_for_tests.ts";
 
@@ -28,8 +28,6 @@ Deno.test("ZipFile reads stored and compressed entries, with and without zip64, 
     const source = await archive.open("b/c");
     assert.deepEqual(await source.read(7, 12), latin1("hello"));
   }
-  // The checksum of RFC 1952's tests.
-  assert.equal(crc32(latin1("123456789")), 0xcbf43926);
 });
 
 Deno.test("ZipFile reads a stored entry by range, no more than is asked", async () => {

@@ -2,6 +2,8 @@
 import { deepEqual, equal, match, ok } from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { join } from "node:path";
+import { writeAtomic } from "../../core/files.ts";
+import { saveFeatureMeasurements } from "../../core/sae_file.ts";
 import { judgeFit } from "../../tasks/convert_report.ts";
 import { makeSae } from "./made_sae.ts";
 import { runTask, scratchFolder, type TaskRun } from "./run_task.ts";
@@ -10,6 +12,7 @@ import { collectSmall } from "./small_sae.ts";
 const ROOT = new URL("../..", import.meta.url).pathname;
 const EMBEDDED = join(ROOT, "models/tiny-olmo2-sae");
 const FIXTURE = join(ROOT, "tests/fixtures/ocs-checkpoint");
+const MLP = join(ROOT, "tests/fixtures/sae-formats/GatedAutoEncoder");
 
 /** Names in a folder, sorted. */
 function namesIn(folder: string): string[] {
@@ -88,7 +91,30 @@ Deno.test("convert only describes an SAE without --to, and says what its files d
   match(said, /d_model +16\nd_sae +40\n/);
   match(said, /model +not told\n/);
   match(said, /measured +nothing\n$/);
+  const elsewhere = await convert(scratch.path, `--sae=${MLP}`);
+  match(elsewhere, /hook point +mlp_out \(out\)\n/);
   deepEqual(namesIn(scratch.path), []);
+});
+
+Deno.test("convert shows what a stranger's files say without what moves a terminal's cursor", async () => {
+  using scratch = scratchFolder();
+  const cwd = scratch.path;
+  await makeSae(cwd, { metadata: { modelName: "a\u001b[2Jb\u009b2Kc" } });
+  match(await convert(cwd, "--sae=."), /\nmodel +a \[2Jb 2Kc\n/);
+  const config = join(cwd, "cfg.json");
+  const json = Deno.readTextFileSync(config);
+  Deno.writeTextFileSync(
+    config,
+    json.replace("blocks.3.hook_resid_post", "\\u001b[2J").replace(
+      "open_concept_steering",
+      "x",
+    ),
+  );
+  const run = await runTask(
+    ["convert", "--sae=.", "--to=saelens", "--out=o", "--hook=resid_post[3]"],
+    { cwd },
+  );
+  match(run.stderr, /^error: Cannot convert .*: got one of  \[2J\n$/);
 });
 
 Deno.test("convert takes --hook and --model-name for what the files do not tell", async () => {
@@ -130,6 +156,23 @@ Deno.test("convert writes a feature as a control vector", async () => {
   const direction = new Float32Array(bytes.slice(-4 * 192).buffer);
   const norm = Math.hypot(...direction);
   ok(Math.abs(norm - 31.85687) < 1e-3, `norm ${norm}`);
+  // A feature that never fired has no strength to take a multiple of.
+  Deno.mkdirSync(join(cwd, "made"));
+  await makeSae(join(cwd, "made"));
+  await saveFeatureMeasurements(
+    (file, content) => writeAtomic(join(cwd, "made", file), content),
+    { featureMax: new Float32Array(64), density: new Float32Array(64) },
+  );
+  const dead = await runTask([
+    "convert",
+    "--sae=made",
+    "--to=gguf",
+    "--feature=1",
+    "--strength=2x",
+    "--out=0.gguf",
+  ], { cwd });
+  match(dead.stderr, /feature 1 in ".*made": got 0, as it never fired: give/);
+  deepEqual(namesIn(cwd), ["made", "v.gguf"]);
 });
 
 Deno.test("convert refuses what cannot be done, in one line, and writes nothing", async () => {
@@ -159,6 +202,13 @@ Deno.test("convert refuses what cannot be done, in one line, and writes nothing"
     [/did you mean "baseball"/, ...gguf, "--feature=basebal"],
     [/for layer 0: expected one from 1/, ...gguf, "--feature=1@0"],
     [/expected both --check and --residuals: got no --residuals/, "--check"],
+    [
+      /expected one of the residual stream: got one of mlp_out \(out\)/,
+      `--sae=${MLP}`,
+      "--to=saelens",
+      "--out=new",
+      "--hook=resid_post[3]",
+    ],
   ];
   for (const [message, ...flags] of cases) {
     const strength = flags.some((flag) => flag.startsWith("--feature"))

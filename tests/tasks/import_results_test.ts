@@ -213,4 +213,10 @@ Deno.test("export --from refuses what is damaged, hostile or of another SAE, and
     () => runExport(["--from", scene.path, "--to", "neuronpedia"]),
     /^TypeError: Cannot export: expected either --to or --from: got both/,
   );
+  const beside = join(scene.sae, "other.safetensors");
+  await Deno.copyFile(join(scene.sae, "sae_weights.safetensors"), beside);
+  await rejectsInOneLine(
+    () => runExport(["--sae", beside, "--from", scene.path]),
+    /^Error: Cannot import: expected an SAE in a folder of its own: got ".+other.safetensors"/,
+  );
 });

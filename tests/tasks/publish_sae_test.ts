@@ -278,12 +278,21 @@ Deno.test("publish-sae refuses what nobody could use before it asks the hub", as
       '"saeFingerprint":"x',
     ),
   });
+  await refused(/expected weights that take activations as they are/, {
+    "activation_scaler.json": '{"scaling_factor": 2}',
+  });
   await refused(/expected features from 0 to 63: got 64/, {
     "labels.json": JSON.stringify({ [D_SAE]: { label: "x" } }),
   });
   await rejectsInOneLine(
     () => here("--sae", scene.path, "--dry-run"),
     /Cannot open an SAE in/,
+  );
+  const beside = join(scene.sae, "other.safetensors");
+  await Deno.copyFile(join(scene.sae, "sae_weights.safetensors"), beside);
+  await rejectsInOneLine(
+    () => here("--sae", beside, "--dry-run"),
+    /expected the weights in sae_weights.safetensors: got other.safetensors/,
   );
   for (
     const [flag, value, expected] of [

@@ -1,6 +1,10 @@
 import assert from "node:assert/strict";
+import { join } from "node:path";
+import { readLabels } from "../../steer/labels.ts";
 import { openSae } from "../../tasks/cli.ts";
 import { rejectsInOneLine } from "../rejects_in_one_line.ts";
+import { makeSae } from "./made_sae.ts";
+import { scratchFolder } from "./run_task.ts";
 
 const FIXTURES = new URL("../fixtures", import.meta.url).pathname;
 
@@ -24,4 +28,25 @@ Deno.test("openSae() takes a folder, or the file of an SAE of whatever tool", as
     () => openSae(`${FIXTURES}/sae-formats/README.md`),
     /expected a file that ends in .safetensors, .pt or .npz: got .md/,
   );
+});
+
+Deno.test("openSae() takes labels and measurements for those of the SAE that the folder is opened as alone", async () => {
+  using scratch = scratchFolder();
+  const { path } = scratch;
+  await makeSae(path, { labels: new Map([[1, { label: "dogs" }]]) });
+  const usual = join(path, "sae_weights.safetensors");
+  const other = join(path, "other.safetensors");
+  await Deno.copyFile(usual, other);
+  const known = async (typed: string) => {
+    const sae = await openSae(typed);
+    const labels = await readLabels(sae.beside, sae.d_sae);
+    return [labels.size, (await sae.featureMax())?.length];
+  };
+  assert.deepEqual(await known(path), [1, 64]);
+  assert.deepEqual(await known(usual), [1, 64]);
+  assert.deepEqual(await known(other), [0, undefined]);
+  await Deno.remove(usual);
+  assert.deepEqual(await known(other), [1, 64]);
+  await Deno.copyFile(other, join(path, "another.safetensors"));
+  assert.deepEqual(await known(other), [0, undefined]);
 });
