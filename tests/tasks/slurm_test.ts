@@ -82,7 +82,11 @@ Deno.test("mergeScript() runs where the array may, without the resources of its 
   const script = mergeScript(WORK);
   match(script, /\nexec \S+\/ocs data merge 'my out'\n$/);
   ok(script.includes("\n#SBATCH --partition=a100\n"));
+  ok(script.includes("\n#SBATCH --time=12:00:00\n"));
   ok(!script.includes("gres"));
+  // Only words of the array's jobs have their number in them.
+  const odd = mergeScript({ ...WORK, merge: ["data", "merge", "run #1"] });
+  match(odd, / data merge 'run #1'\n$/);
 });
 
 Deno.test("an option of sbatch with a line break is refused: a script would take the rest for a command", () => {
@@ -138,6 +142,15 @@ Deno.test("sweep --engine slurm says what sbatch says when it refuses", async ()
   equal(run.code, 1);
   match(
     run.stderr,
-    /^error: Cannot submit to Slurm: .* got sbatch: error: invalid partition: run it where sbatch is installed/m,
+    /^error: Cannot submit to Slurm: .* got sbatch: error: invalid partition: run it where sbatch is installed[^;]*$/m,
+  );
+  // The second time that it is asked, with the array in the queue.
+  const half = refusal.replace("\n", "\n[ $# -eq 2 ] && { echo 17; exit; }\n");
+  Deno.writeTextFileSync(join(cwd, "bin", "sbatch"), half);
+  const second = await runTask(["sweep", ...WORDS], { cwd, env });
+  equal(second.code, 1);
+  match(
+    second.stderr,
+    /^error: Cannot submit .* invalid partition: .*; array 17 is submitted already: scancel 17, or when it has ended run \.\/ocs sweep --merge=\S+$/m,
   );
 });
