@@ -1,6 +1,7 @@
-import { equal, match, ok, throws } from "node:assert/strict";
+import { deepEqual, equal, match, ok, throws } from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { runInShell } from "../../tasks/shell.ts";
 import { arrayScript, mergeScript, type SlurmWork } from "../../tasks/slurm.ts";
 import { runTask, scratchFolder } from "./run_task.ts";
 import { collectSmall } from "./small_sae.ts";
@@ -72,7 +73,7 @@ Deno.test("arrayScript() is an array of what is left, with the user's options, s
   ) ok(script.includes(`\n#SBATCH --${option}\n`), `${option} in ${script}`);
   match(
     script,
-    /\ncd '\/home\/me\/my work' \|\| exit\nexec \S+\/ocs collect '--text=it'\\''s' --shard="\$SLURM_ARRAY_TASK_ID"\/64\n$/,
+    /\ncd '\/home\/me\/my work' \|\| exit\nexec \S+\/ocs collect '--text=it'"'"'s' --shard="\$SLURM_ARRAY_TASK_ID"\/64\n$/,
   );
   const all = arrayScript({ ...WORK, jobs: undefined });
   ok(all.includes("\n#SBATCH --array=0-2,5,7-8\n"));
@@ -94,6 +95,12 @@ Deno.test("an option of sbatch with a line break is refused: a script would take
     () => arrayScript({ ...WORK, options: ["comment=a\nrm -r x"] }),
     /^TypeError: Cannot write a script for Slurm: .* in one line: got "comment=a\\nrm -r x"$/,
   );
+});
+
+Deno.test("runInShell() gives a program the words of a command as they are", async () => {
+  const words = ["it's", "a  b", "$HOME", '"', "*", "~", "\\", "#1"];
+  const { code, stdout } = await runInShell(["echo", ...words]);
+  deepEqual([code, stdout], [0, `${words.join(" ")}\n`]);
 });
 
 Deno.test("sweep --engine slurm submits the grid and its tables, and then only what is left", async () => {
