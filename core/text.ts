@@ -170,9 +170,9 @@ function openFiles(
         ? undefined
         : shuffleRng(shuffleSeed, `file ${place}`),
     });
-    if (end > first) return end;
+    if (end > first || skipEmpty) return end;
     throw new RangeError(
-      `Cannot read "${source.name}": expected text: got none: remove it`,
+      `Cannot read "${source.name}": expected text: got none: remove it, or give collect or train --skip-empty`,
     );
   };
   return {

@@ -44,7 +44,7 @@ export interface NumberedPlace {
 export interface DocumentOptions {
   /** Field or column of the text; default "text". */
   readonly textColumn?: string | undefined;
-  /** Whether documents without text are passed over; else they are refused. */
+  /** Whether documents and files without text are passed over; else they are refused. */
   readonly skipEmpty?: boolean | undefined;
 }
 

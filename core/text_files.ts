@@ -44,6 +44,9 @@ type LineReader = (
   reading: FileReading,
 ) => Reading;
 
+/** A file without blank lines must not end up in memory whole. */
+const MAX_PARAGRAPH_LENGTH = 64 * 2 ** 20;
+
 const DECOMPRESSORS = { gz: gunzip, zst: unzstd } as const;
 
 /** Readers by file ending. */
@@ -105,6 +108,7 @@ async function* readParagraphs(
   let n = first;
   let wanted = nextWanted(n);
   let paragraph: string[] = [];
+  let length = 0;
   let start = 1;
   const close = function* (): Generator<NumberedDocument> {
     if (n >= wanted) {
@@ -117,11 +121,18 @@ async function* readParagraphs(
     }
     n++;
     paragraph = [];
+    length = 0;
   };
   for await (const { text, number } of readLines(source, chunks)) {
     if (text.trim() !== "") {
       if (paragraph.length === 0) start = number;
       paragraph.push(text);
+      length += text.length;
+      if (length > MAX_PARAGRAPH_LENGTH) {
+        throw new RangeError(
+          `Cannot read "${source.name}" line ${start}: expected a paragraph of at most ${MAX_PARAGRAPH_LENGTH} characters: got more: separate documents by blank lines`,
+        );
+      }
     } else if (paragraph.length > 0) {
       yield* close();
       if (wanted === Infinity) return n;

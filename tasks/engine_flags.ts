@@ -70,11 +70,29 @@ export type SharedFlags = ConfigOf<typeof SHARED_FLAGS> & {
 };
 
 /**
+ * Refuses what only Slurm understands where another engine is to do the work: it would begin at once, and here.
+ * @throws {TypeError} Names the flag.
+ */
+export function checkEngine(
+  { engine, sbatch, dry_run }: Pick<
+    SharedFlags,
+    "engine" | "sbatch" | "dry_run"
+  >,
+): void {
+  const flag = dry_run ? "--dry-run" : sbatch.length > 0 ? "--sbatch" : "";
+  if (flag === "" || engine === "slurm") return;
+  throw new TypeError(
+    `Cannot share the work: expected ${flag} with --engine slurm only: got --engine ${engine}`,
+  );
+}
+
+/**
  * Whether the work is for others to do: then this process only starts them.
  * @throws {TypeError} If flags are missing, or contradict each other.
  */
 export function isShared(flags: SharedFlags): boolean {
   const { engine, tasks, gpus, jobs, shard } = flags;
+  checkEngine(flags);
   const isAlone = engine === "local" && tasks === undefined &&
     gpus === undefined && jobs === undefined;
   if (isAlone) return false;

@@ -34,9 +34,9 @@ export function commandLine(words: readonly string[]): string {
   return words.map(quoted).join(" ");
 }
 
-/** A word in quotes, where a shell would read it as something else. */
+/** A word in quotes, where a shell, or Deno's, which knows no \', would read it as something else. */
 export function quoted(text: string): string {
   return /^[\w@%+=:,./-]+$/.test(text)
     ? text
-    : `'${text.replaceAll("'", `'\\''`)}'`;
+    : `'${text.replaceAll("'", `'"'"'`)}'`;
 }

@@ -33,7 +33,7 @@ export interface SlurmWork {
 /** Seconds before a time limit at which a job is told to stop where it can go on. */
 const SECONDS_TO_STOP = 120;
 
-/** Options that say where a job runs and who pays: the job behind the array needs them as well. */
+/** Options that say where a job runs, who pays and how long it may take: the job behind the array needs them as well. */
 const ACCOUNTING: readonly string[] = [
   "account",
   "clusters",
@@ -41,6 +41,7 @@ const ACCOUNTING: readonly string[] = [
   "partition",
   "qos",
   "reservation",
+  "time",
 ];
 
 /** The script of the array. */
@@ -57,7 +58,7 @@ export function arrayScript(work: SlurmWork): string {
       ...options,
     ],
     cwd,
-    work.task,
+    [...work.task.slice(0, -1).map(quoted), numbered(work.task.at(-1)!)],
   );
 }
 
@@ -72,7 +73,7 @@ export function mergeScript(work: SlurmWork): string {
       ),
     ],
     work.cwd,
-    work.merge,
+    work.merge.map(quoted),
   );
 }
 
@@ -81,7 +82,10 @@ function logs({ folder }: SlurmWork): string {
   return folder.replaceAll("%", "%%");
 }
 
-/** `exec`, so that signals for the script reach the task. */
+/**
+ * `exec`, so that signals for the script reach the task.
+ * @param words What is behind `./ocs`, as a shell takes it.
+ */
 function script(
   options: readonly string[],
   cwd: string,
@@ -91,7 +95,7 @@ function script(
     "#!/bin/sh",
     ...options.map(directive),
     `cd ${quoted(cwd)} || exit`,
-    `exec ${[repoPath("ocs"), ...words].map(quotedTask).join(" ")}`,
+    `exec ${[quoted(repoPath("ocs")), ...words].join(" ")}`,
     "",
   ].join("\n");
 }
@@ -130,15 +134,14 @@ function ranges(numbers: readonly number[]): string {
   ).join(",");
 }
 
-function quotedTask(word: string, i: number, words: readonly string[]): string {
-  return i < words.length - 1
-    ? quoted(word)
-    : word.split("#").map((part) => part && quoted(part))
-      .join(`"$SLURM_ARRAY_TASK_ID"`);
+/** A word with the number of the array's job in the place of `#`. */
+function numbered(word: string): string {
+  return word.split("#").map((part) => part && quoted(part))
+    .join(`"$SLURM_ARRAY_TASK_ID"`);
 }
 
 /** Writes both scripts into the work's folder, which is made; returns their paths. */
-export async function writeScripts(
+async function writeScripts(
   work: SlurmWork,
 ): Promise<{ array: string; merge: string }> {
   const array = join(work.folder, "array.sbatch");
@@ -153,7 +156,7 @@ export async function writeScripts(
 /**
  * Writes the scripts and submits them; or, for a dry run, says how to.
  * @returns What was done, to print.
- * @throws {Error} If sbatch is missing or refuses: its own words.
+ * @throws {Error} If sbatch is missing or refuses: its own words, and what is submitted already.
  */
 export async function submitToSlurm(
   work: SlurmWork,
@@ -171,7 +174,14 @@ export async function submitToSlurm(
       .map(commandLine).join("\n");
   }
   const array = await sbatch([scripts.array]);
-  const merge = await sbatch(behind(array));
+  const merge = await sbatch(behind(array)).catch((cause) => {
+    throw new Error(
+      `${cause.message}; array ${array} is submitted already: scancel ${array}, or when it has ended run ./ocs ${
+        commandLine(work.merge)
+      }`,
+      { cause },
+    );
+  });
   return `submitted ${work.tasks.length} ${
     work.tasks.length === 1 ? "job" : "jobs"
   } as array ${array}, and behind it job ${merge}, ./ocs ${

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { writeAtomic } from "../core/files.ts";
 import type { ConfigOf, FlagTable } from "../core/flags.ts";
 import { runTask, type TaskContext, type TaskSpec, userPath } from "./cli.ts";
-import { ENGINE_FLAGS } from "./engine_flags.ts";
+import { checkEngine, ENGINE_FLAGS } from "./engine_flags.ts";
 import { formatDuration } from "./format.ts";
 import { type GpuPlace, gpuPlace, gpuPlaces } from "./gpu_places.ts";
 import { localStore } from "./local_store.ts";
@@ -107,6 +107,7 @@ export async function sweepTask(
   if (flags.task !== undefined) {
     return await runTaskOf(await openSweep(folder), flags.task, flags, context);
   }
+  checkEngine(flags);
   const gpus = await gpusOf(flags); // before anything is written
   const [settings, points] = planOf(flags);
   await using _lock = await (await localStore(folder)).lock("all");

@@ -14,7 +14,8 @@ export const TEXT_FLAGS = {
   text_column: { default: "text", help: "field or column of the text" },
   skip_empty: {
     default: false,
-    help: "pass over documents without text, which else end the run",
+    help:
+      "pass over documents and files without text, which else end the run; that run goes on with it",
   },
   shuffle: {
     type: "number",
@@ -88,7 +89,7 @@ export interface OpenedText {
 
 /**
  * Opens the text that the flags name.
- * @throws {RangeError} If the model has no such context, or the text no end where it must have one.
+ * @throws {RangeError} If the model has no such context, nothing of it is left, or the text has no end where it must have one.
  * @throws {Error} As `openCorpus`.
  */
 export async function openText(
@@ -119,7 +120,7 @@ export async function openText(
       text,
       files: corpus.files.map(({ name, byteLength }) => [name, byteLength]),
       textColumn: text_column,
-      ...(skip_empty ? { skipEmpty: true } : {}),
+      // Not skip_empty: a run that an empty document has ended goes on with it.
       ...(shuffle === undefined ? {} : { shuffle }),
       ...contexts,
       skipTokens: [...contexts.skipTokens].sort((a, b) => a - b),
@@ -137,6 +138,11 @@ function contextsOf(
   if (contextLength > context_length) {
     throw new RangeError(
       `Cannot ${task} with --context ${contextLength}: the context of model "${name}" is ${context_length} tokens: shorten it`,
+    );
+  }
+  if (flags.skip_first >= contextLength) {
+    throw new RangeError(
+      `Cannot ${task} with --skip-first ${flags.skip_first}: expected fewer than the ${contextLength} tokens of a context: nothing would be left`,
     );
   }
   const pack = flags.pack === "on";

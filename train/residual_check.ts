@@ -77,7 +77,9 @@ export async function checkResiduals(
   else if (hasManifest && tasks.length > 0) {
     faults.push(...faultsOfTasks(folder, tasks));
   }
-  faults.push(...leftovers(names, claims, hasManifest));
+  // What a manifest that cannot be read lists is not to be removed.
+  const areKnown = names.filter(isManifestFile).length === manifests.size;
+  if (areKnown) faults.push(...leftovers(names, claims, hasManifest));
   const total = claims.reduce((sum, { entry }) => sum + entry.bytes, 0);
   let bytes = 0;
   for (const { entry, expected } of claims) {

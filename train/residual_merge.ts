@@ -84,6 +84,10 @@ async function readTasks(
     const fix = `run collect with --shard ${index}/${count}`;
     if (!names.has(file)) throw refusal(store, file, "none", fix);
     const manifest = await readManifest(store, file);
+    if (manifestFile(manifest.shard) !== file) {
+      const got = manifestFile(manifest.shard);
+      throw refusal(store, `${file} of its task`, `a copy of ${got}`, fix);
+    }
     if (!manifest.done) {
       const got = `${manifest.n_tokens} vectors so far`;
       throw refusal(store, `task ${index} of ${count} to be done`, got, fix);
@@ -116,7 +120,7 @@ export interface JoinOptions {
 
 /**
  * Copies the shards of several folders into a new one. Every copy is compared with the SHA-256 of its manifest.
- * @throws {Error} If a folder is not complete, or they differ in what vectors must have in common: says in what.
+ * @throws {Error} If a folder is not complete, has a shard of another, or they differ in what vectors must have in common: says in what.
  */
 export async function joinFolders(
   folders: readonly Folder[],
@@ -126,6 +130,7 @@ export async function joinFolders(
   const manifests = await Promise.all(folders.map(openWhole));
   const names = folders.map(({ name }) => name);
   const begun = { ...joined(store.name, manifests, names), fingerprint };
+  refuseRepeated(manifests, names);
   await using claim = await claimResiduals(store, { fingerprint });
   if (claim.before?.done) return claim.before;
   const output = new ResidualOutput(store, claim.before ?? begun);
@@ -154,8 +159,36 @@ export async function joinFolders(
   return await output.finish();
 }
 
+/** Refuses folders of which one has a shard of another, or is there twice: its vectors would be, too. */
+function refuseRepeated(
+  manifests: readonly ResidualManifest[],
+  names: readonly string[],
+): void {
+  const folderOf = new Map<string | undefined, number>();
+  for (const [i, { shards }] of manifests.entries()) {
+    for (const { file, sha256 } of shards) {
+      const other = folderOf.get(sha256) ?? i;
+      if (other !== i) {
+        throw new Error(
+          `Cannot merge "${
+            names[i]
+          }": expected shards that no other folder has: got "${file}", which is in "${
+            names[other]
+          }" too: name each folder once`,
+        );
+      }
+      folderOf.set(sha256, i);
+    }
+  }
+}
+
 /** The manifest of a folder that can be joined. */
 export async function openWhole(folder: Folder): Promise<ResidualManifest> {
+  if (!await folder.has(MANIFEST_FILE)) {
+    throw new Error(
+      `Cannot merge "${folder.name}": expected ${MANIFEST_FILE}: got none: where tasks have written the folder, run ./ocs data merge on it first`,
+    );
+  }
   const manifest = await readManifest(folder, MANIFEST_FILE);
   if (manifest.done) return manifest;
   throw new Error(

@@ -169,7 +169,9 @@ Deno.test("openCorpus() passes over documents without text where it is told to, 
   texts[2500] = "z";
   const files = {
     "a.jsonl": bytesOf('{"text":null}\n{"text":""}\n{"text":"b"}\n'),
+    "a.txt": bytesOf("\n"),
     "b.parquet": parquet(texts),
+    "c.jsonl.gz": gzipSync(new Uint8Array(0)),
   };
   const skipEmpty = true;
   deepEqual(await numbered(await open(files, ".", { skipEmpty })), [
@@ -292,6 +294,14 @@ Deno.test("openCorpus() refuses a line without an end, however small it is packe
   await rejectsInOneLine(
     () => readFile("a.jsonl.zst", zstd(line)),
     /^RangeError: Cannot read "corpus\/a\.jsonl\.zst" line 1: expected at most 67108864 bytes/,
+  );
+});
+
+Deno.test("openCorpus() refuses a text file that is one paragraph without an end", async () => {
+  const line = `${"a".repeat(2 ** 20 - 1)}\n`;
+  await rejectsInOneLine(
+    () => readFile("a.txt.zst", zstd(bytesOf(`b\n\n${line.repeat(66)}`))),
+    /^RangeError: Cannot read "corpus\/a\.txt\.zst" line 3: expected a paragraph of at most 67108864 characters: got more: separate documents by blank lines$/,
   );
 });
 

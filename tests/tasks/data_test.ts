@@ -90,6 +90,7 @@ Deno.test("data refuses what it cannot do in one line", async () => {
   using folder = scratchFolder();
   const cwd = folder.path;
   write(join(cwd, "r"), madeFolder({ shards: [5] }));
+  write(join(cwd, "s"), madeFolder({ shards: [6] }));
   Deno.mkdirSync(join(cwd, "empty"));
   const cases: [string[], RegExp][] = [
     [[], /expected --action STRING: got nothing/],
@@ -108,7 +109,15 @@ Deno.test("data refuses what it cannot do in one line", async () => {
       /expected manifests of the tasks of one collection: got none/,
     ],
     [
-      ["merge", "r", "r", "--out=r"],
+      ["merge", "r", "r", "--out=x"],
+      /Cannot merge ".*\/r": expected shards that no other folder has/,
+    ],
+    [
+      ["merge", "r", "empty", "--out=x"],
+      /Cannot merge ".*\/empty": expected manifest\.json: got none: where tasks/,
+    ],
+    [
+      ["merge", "r", "s", "--out=r"],
       /Cannot write to ".*\/r": .*another configuration/,
     ],
     [
@@ -136,6 +145,6 @@ Deno.test("data refuses what it cannot do in one line", async () => {
   await Promise.all(runs);
   deepEqual(
     Array.from(Deno.readDirSync(cwd), ({ name }) => name).sort(),
-    ["empty", "r"],
+    ["empty", "r", "s"],
   );
 });

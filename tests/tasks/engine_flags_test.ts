@@ -43,6 +43,16 @@ for (
       { engine: "kubernetes", tasks: 2, gpus: "0,1" },
       /expected no --gpus with --engine kubernetes/,
     ],
+    [
+      "a dry run that would be none",
+      { dry_run: true },
+      /expected --dry-run with --engine slurm only: got --engine local$/,
+    ],
+    [
+      "options of sbatch for another engine",
+      { engine: "kubernetes", tasks: 2, sbatch: ["gres=gpu:1"] },
+      /expected --sbatch with --engine slurm only: got --engine kubernetes$/,
+    ],
   ] as const
 ) {
   Deno.test(`isShared() refuses ${what}`, () => {

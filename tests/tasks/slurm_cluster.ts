@@ -42,7 +42,7 @@ export class SlurmCluster implements AsyncDisposable {
   static async start(folder: string): Promise<SlurmCluster> {
     await using owned = new AsyncDisposableStack();
     const cluster = owned.use(new SlurmCluster(folder));
-    const deadline = Date.now() + 60_000;
+    const deadline = Date.now() + 120_000;
     const key = crypto.getRandomValues(new Uint8Array(1024));
     Deno.writeFileSync(join(folder, "munge.key"), key, { mode: 0o400 });
     const { stdout: host } = await run(["uname", "-n"], {});
@@ -195,8 +195,12 @@ function configuration(folder: string, host: string): string {
     "SelectTypeParameters=CR_CPU",
     "SchedulerParameters=batch_sched_delay=0,sched_interval=2",
     "ReturnToService=2",
-    `NodeName=${host} NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN`,
-    `PartitionName=test Nodes=${host} Default=YES State=UP`,
+    // A slow machine is no broken one: jobs that begin late would be taken for lost, and started again.
+    "MessageTimeout=60",
+    "BatchStartTimeout=120",
+    // A short name: it is in the paths of sockets, which have at most 107 characters.
+    `NodeName=n NodeHostname=${host} NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN`,
+    "PartitionName=test Nodes=n Default=YES State=UP",
     "",
   ].join("\n");
 }

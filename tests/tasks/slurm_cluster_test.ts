@@ -4,8 +4,8 @@ import { join } from "node:path";
 import { runTask, scratchFolder } from "./run_task.ts";
 import { SlurmCluster, whyNoCluster } from "./slurm_cluster.ts";
 
-/** For everything; the test takes a fifth of it on two slow cores. */
-const PATIENCE_MS = 240_000;
+/** For everything; the test takes a tenth of it on two slow cores. */
+const PATIENCE_MS = 480_000;
 
 /** Once is enough: what differs between drivers is not Slurm's. */
 const WHY_NOT = Deno.env.has("VK_DRIVER_FILES")

@@ -1,6 +1,7 @@
-import { equal, match, ok, throws } from "node:assert/strict";
+import { deepEqual, equal, match, ok, throws } from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { runInShell } from "../../tasks/shell.ts";
 import { arrayScript, mergeScript, type SlurmWork } from "../../tasks/slurm.ts";
 import { runTask, scratchFolder } from "./run_task.ts";
 import { collectSmall } from "./small_sae.ts";
@@ -72,7 +73,7 @@ Deno.test("arrayScript() is an array of what is left, with the user's options, s
   ) ok(script.includes(`\n#SBATCH --${option}\n`), `${option} in ${script}`);
   match(
     script,
-    /\ncd '\/home\/me\/my work' \|\| exit\nexec \S+\/ocs collect '--text=it'\\''s' --shard="\$SLURM_ARRAY_TASK_ID"\/64\n$/,
+    /\ncd '\/home\/me\/my work' \|\| exit\nexec \S+\/ocs collect '--text=it'"'"'s' --shard="\$SLURM_ARRAY_TASK_ID"\/64\n$/,
   );
   const all = arrayScript({ ...WORK, jobs: undefined });
   ok(all.includes("\n#SBATCH --array=0-2,5,7-8\n"));
@@ -82,7 +83,11 @@ Deno.test("mergeScript() runs where the array may, without the resources of its 
   const script = mergeScript(WORK);
   match(script, /\nexec \S+\/ocs data merge 'my out'\n$/);
   ok(script.includes("\n#SBATCH --partition=a100\n"));
+  ok(script.includes("\n#SBATCH --time=12:00:00\n"));
   ok(!script.includes("gres"));
+  // Only words of the array's jobs have their number in them.
+  const odd = mergeScript({ ...WORK, merge: ["data", "merge", "run #1"] });
+  match(odd, / data merge 'run #1'\n$/);
 });
 
 Deno.test("an option of sbatch with a line break is refused: a script would take the rest for a command", () => {
@@ -90,6 +95,12 @@ Deno.test("an option of sbatch with a line break is refused: a script would take
     () => arrayScript({ ...WORK, options: ["comment=a\nrm -r x"] }),
     /^TypeError: Cannot write a script for Slurm: .* in one line: got "comment=a\\nrm -r x"$/,
   );
+});
+
+Deno.test("runInShell() gives a program the words of a command as they are", async () => {
+  const words = ["it's", "a  b", "$HOME", '"', "*", "~", "\\", "#1"];
+  const { code, stdout } = await runInShell(["echo", ...words]);
+  deepEqual([code, stdout], [0, `${words.join(" ")}\n`]);
 });
 
 Deno.test("sweep --engine slurm submits the grid and its tables, and then only what is left", async () => {
@@ -138,6 +149,15 @@ Deno.test("sweep --engine slurm says what sbatch says when it refuses", async ()
   equal(run.code, 1);
   match(
     run.stderr,
-    /^error: Cannot submit to Slurm: .* got sbatch: error: invalid partition: run it where sbatch is installed/m,
+    /^error: Cannot submit to Slurm: .* got sbatch: error: invalid partition: run it where sbatch is installed[^;]*$/m,
+  );
+  // The second time that it is asked, with the array in the queue.
+  const half = refusal.replace("\n", "\n[ $# -eq 2 ] && { echo 17; exit; }\n");
+  Deno.writeTextFileSync(join(cwd, "bin", "sbatch"), half);
+  const second = await runTask(["sweep", ...WORDS], { cwd, env });
+  equal(second.code, 1);
+  match(
+    second.stderr,
+    /^error: Cannot submit .* invalid partition: .*; array 17 is submitted already: scancel 17, or when it has ended run \.\/ocs sweep --merge=\S+$/m,
   );
 });

@@ -62,6 +62,13 @@ Deno.test("mergeTasks() names the task that is missing, not done or of another r
       /expected task 2 of 3 to be done: got 19 vectors so far/,
     ],
     [
+      {
+        ...whole,
+        "manifest_001-of-003.json": whole["manifest_000-of-003.json"]!,
+      },
+      /expected manifest_001-of-003\.json of its task: got a copy of manifest_000-of-003\.json: run collect with --shard 1\/3$/,
+    ],
+    [
       { ...whole, ...taskFiles(0, { fingerprint: "g" }) },
       /expected tasks of one configuration: got another one of task 1/,
     ],
@@ -147,6 +154,10 @@ Deno.test("joinFolders() refuses folders that differ, or are not complete, befor
     [
       part({ layout: "list" }),
       /the same layout: got binary in "A" and list in "B"/,
+    ],
+    [
+      part({ text: "of the same shards" }),
+      /Cannot merge "B": expected shards that no other folder has: got "shard-0\.parquet", which is in "A" too: name each folder once$/,
     ],
     [
       part({ done: false }),
