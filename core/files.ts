@@ -115,14 +115,15 @@ export function directory(
   };
 }
 
-/** Links to files are files; links to folders are passed over, as they can lead in circles. */
+/** Links to files are files; links to folders are passed over, as they can lead in circles. Only links are asked what they are. */
 async function listFiles(path: string, deep: boolean): Promise<string[]> {
   const names: string[] = [];
-  for await (const { name, isDirectory } of Deno.readDir(path)) {
+  for await (const { name, isDirectory, isFile } of Deno.readDir(path)) {
+    const at = join(path, name);
     if (deep && isDirectory && !name.startsWith(".")) {
-      const below = await listFiles(join(path, name), deep);
-      names.push(...below.map((file) => `${name}/${file}`));
-    } else if ((await stat(join(path, name)))?.isFile) names.push(name);
+      const below = await listFiles(at, deep);
+      for (const file of below) names.push(`${name}/${file}`);
+    } else if (isFile || (await stat(at))?.isFile) names.push(name);
   }
   return names;
 }
