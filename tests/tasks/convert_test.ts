@@ -114,7 +114,7 @@ Deno.test("convert shows what a stranger's files say without what moves a termin
     ["convert", "--sae=.", "--to=saelens", "--out=o", "--hook=resid_post[3]"],
     { cwd },
   );
-  match(run.stderr, /^error: Cannot convert .*: got one of  \[2J\n$/);
+  match(run.stderr, /^error: Cannot convert .*: got one of {2}\[2J\n$/);
 });
 
 Deno.test("convert takes --hook and --model-name for what the files do not tell", async () => {
