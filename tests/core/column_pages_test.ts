@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { gzipSync } from "fflate";
 import { type LeafColumn, pagesOf, partsOf } from "../../core/column_pages.ts";
 import { DECOMPRESSORS } from "../../core/decompress.ts";
 import { decodeBinary, decodeLists } from "../../core/fixed_width.ts";
@@ -187,4 +188,37 @@ Deno.test("DECOMPRESSORS refuse bytes that would become more than the page has",
   // A frame that says it has, or looks back, 1 GiB.
   refuses([...magic, 0xa0, 0, 0, 0, 64, 3, 0, 0], 7, /window of 1073741824/);
   refuses([...magic, 0, 20 << 3, 3, 0, 0], 7, /window of 1073741824/);
+});
+
+Deno.test("DECOMPRESSORS refuse pages that become shorter than they say, or are cut off", () => {
+  const page = Uint8Array.from(
+    { length: 3000 },
+    (_, i) => i * i % 251 ^ i >> 4,
+  );
+  const { GZIP, LZ4, LZ4_RAW } = DECOMPRESSORS;
+  // One run of literals: 15, then 11 times 255, then the rest.
+  const block = [0xf0, ...Array(11).fill(255), 3000 - 15 - 11 * 255, ...page];
+  // Then 5 and 4 bytes of before, and the last literal.
+  const repeating = [0x51, 1, 2, 3, 4, 5, 5, 0, 0x10, 9];
+  const frame = [0, 0, 0, 11, 0, 0, 0, repeating.length, ...repeating];
+  const repeated = [1, 2, 3, 4, 5, 1, 2, 3, 4, 5, 9];
+  const members = [...gzipSync(page.slice(0, 9)), ...gzipSync(page.slice(9))];
+  const wholes: [typeof GZIP, number[], number[]][] = [
+    [GZIP, [...gzipSync(page)], [...page]],
+    [GZIP, members, [...page]],
+    [LZ4_RAW, block, [...page]],
+    [LZ4_RAW, repeating, repeated],
+    [LZ4, repeating, repeated],
+    [LZ4, [...frame, ...frame], [...repeated, ...repeated]],
+  ];
+  for (const [decompress, bytes, want] of wholes) {
+    const run = (n: number, n_bytes: number): Uint8Array =>
+      decompress!(Uint8Array.from(bytes.slice(0, n)), n_bytes);
+    assert.deepEqual([...run(bytes.length, want.length)], want);
+    assert.throws(() => run(bytes.length, want.length + 1), /^RangeError: /);
+    assert.throws(() => run(bytes.length, want.length - 1), /^RangeError: /);
+    for (const n of [bytes.length >> 1, bytes.length - 9, 5, 3]) {
+      assert.throws(() => run(n, want.length), Error, `${n} bytes`);
+    }
+  }
 });
