@@ -5,7 +5,10 @@
  */
 import type { TextShard } from "../core/text_order.ts";
 import { dataFingerprint } from "../core/model_folder.ts";
-import type { ResidualManifest } from "../core/residual_manifest.ts";
+import {
+  manifestFile,
+  type ResidualManifest,
+} from "../core/residual_manifest.ts";
 import type { ResidualLayout } from "../core/residual_pages.ts";
 import {
   type NewResidualHeader,
@@ -125,6 +128,8 @@ export async function collectResiduals(
   }
   const isEmpty = output.manifest.n_tokens === 0;
   if (isEmpty && !options.shard) {
+    // Of a refused text nothing is to stay.
+    await store.remove(manifestFile(undefined));
     throw new RangeError(
       `Cannot collect from "${config.text}": expected contexts of more than ${config.skipFirst} tokens: got none`,
     );

@@ -354,15 +354,18 @@ async function withNanEmbedding(
   return await openModelFolder(memoryFolder("broken", files));
 }
 
-Deno.test("collectResiduals() refuses a text of which nothing is left", async () => {
+Deno.test("collectResiduals() refuses a text of which nothing is left, and leaves nothing of it", async () => {
+  const files = {};
   await rejectsInOneLine(
     async () =>
       collect({
+        files,
         read: await story("storybook:101:3"),
         config: { skipFirst: 48 },
       }),
     /^RangeError: Cannot collect from "storybook:101:12": expected contexts of more than 48 tokens: got none$/,
   );
+  deepEqual(Object.keys(files), []);
 });
 
 Deno.test("collectResiduals() stops before the first pass when it is aborted already", async () => {
