@@ -46,7 +46,13 @@ export async function runTaskProcess(
     stderr: "piped",
   }).spawn();
   // Not SIGINT: a terminal has sent that already, and a second one ends a task at once.
-  const stop = (): void => child.kill("SIGTERM");
+  const stop = (): void => {
+    try {
+      child.kill("SIGTERM");
+    } catch {
+      // It has just ended by itself.
+    }
+  };
   signal.addEventListener("abort", stop);
   try {
     const [stdout, stderr, { code }] = await Promise.all([
