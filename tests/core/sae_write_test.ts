@@ -157,7 +157,8 @@ Deno.test("writeSae() writes the config that sparsify reads", async () => {
   const { config } = await filesOf(
     await written(await opened("topk"), "sparsify"),
   );
-  const { open_concept_steering: ours, ...theirs } = config;
+  const { open_concept_steering, ...theirs } = config;
+  const ours = open_concept_steering as Readonly<Record<string, unknown>>;
   deepEqual(theirs, {
     activation: "topk",
     expansion_factor: 4,
@@ -169,7 +170,7 @@ Deno.test("writeSae() writes the config that sparsify reads", async () => {
     transcode: false,
     d_in: 7,
   });
-  equal(ours.hookPoint, "resid_post[3]");
+  equal(ours["hookPoint"], "resid_post[3]");
 });
 
 Deno.test("writeSae() for open-concept-steering and back loses nothing, bit for bit", async () => {

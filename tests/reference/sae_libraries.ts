@@ -9,8 +9,10 @@ import { type Folder, readJson } from "../../core/source.ts";
 
 /** The files of an SAE, read whole. */
 export interface SaeFiles {
-  // deno-lint-ignore no-explicit-any
-  readonly config: any;
+  /** The config; the formulas need these two. */
+  readonly config:
+    & { readonly architecture?: string; readonly k?: number }
+    & Readonly<Record<string, unknown>>;
   /** Tensors by name, in float64. */
   readonly t: Readonly<Record<string, Float64Array>>;
   readonly shapes: Readonly<Record<string, readonly number[]>>;
@@ -30,7 +32,8 @@ export async function readSaeFiles(
   const shapes = Object.fromEntries(
     [...file.tensors].map(([name, { shape }]) => [name, shape]),
   );
-  return { config: await readJson(await folder.open(config)), t, shapes };
+  const json = await readJson(await folder.open(config));
+  return { config: json as SaeFiles["config"], t, shapes };
 }
 
 /** What a library makes of a vector, in float64. */
@@ -75,7 +78,7 @@ export const LIBRARIES: Record<
     const pre = plus(product(t["W_enc"]!, x, true), t["b_enc"]!);
     const relu = pre.map((value) => Math.max(value, 0));
     const acts = config.architecture === "topk"
-      ? topk(relu, config.k)
+      ? topk(relu, config.k!)
       : config.architecture === "jumprelu"
       ? relu.map((act, i) => pre[i]! > t["threshold"]![i]! ? act : 0)
       : relu;
@@ -89,7 +92,7 @@ export const LIBRARIES: Record<
       product(t["encoder.weight"]!, centered),
       t["encoder.bias"]!,
     );
-    const acts = topk(pre.map((value) => Math.max(value, 0)), config.k);
+    const acts = topk(pre.map((value) => Math.max(value, 0)), config.k!);
     const xHat = plus(product(t["W_dec"]!, acts, true), t["b_dec"]!);
     return { acts, xHat };
   },

@@ -17,8 +17,7 @@ const LABELS = new Map([
   [40, { label: "never seen" }],
 ]);
 
-// deno-lint-ignore no-explicit-any
-async function readRows(path: string): Promise<any[]> {
+async function readRows(path: string) {
   using file = await fileSource(path);
   const chunks = await Array.fromAsync(
     path.endsWith(".gz") ? gunzip(file) : chunksOf(file),

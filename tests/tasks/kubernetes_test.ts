@@ -18,14 +18,11 @@ const FLAGS = {
   limit: [],
 } as const;
 
-/** A manifest as a reader of JSON or YAML has it. */
-// deno-lint-ignore no-explicit-any
-type Manifest = any;
-
+/** The two Jobs as a reader of JSON or YAML has them. */
 function itemsOf(
   work: Partial<KubernetesWork> = {},
   flags: Partial<Parameters<typeof kubernetesJobs>[1]> = {},
-): Manifest[] {
+) {
   const { manifest } = kubernetesJobs(
     { ...WORK, ...work },
     { ...FLAGS, ...flags },

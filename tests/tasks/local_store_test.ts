@@ -85,7 +85,7 @@ Deno.test("localStore() refuses a path that is a file, and names that lead out o
         `Cannot write to "${file}": expected a folder: got a file: choose another folder`,
     });
     const store = await localStore(path);
-    for (const name of ["../y", "/tmp/y", "", "a/../../y"]) {
+    for (const name of ["../y", "/y", "", "a/../../y"]) {
       await assert.rejects(store.write(name, ""), { name: "RangeError" });
       await assert.rejects(store.remove(name), { name: "RangeError" });
     }
@@ -146,7 +146,10 @@ Deno.test("localStore() gives a lock when the process that held it was killed", 
     const out = join(path, "out");
     await Deno.writeTextFile(script, HOLDER);
     const holder = new Deno.Command(Deno.execPath(), {
-      args: ["run", "--no-check", "--allow-all", script, out],
+      args: [
+        ...["run", "--no-check", `--allow-read=${path}`],
+        ...[`--allow-write=${path}`, "--allow-sys=hostname", script, out],
+      ],
       stdout: "piped",
     }).spawn();
     const reader = holder.stdout.getReader();
