@@ -2,14 +2,14 @@
  * One request of the web and its answer, with a limit to how long nothing may come.
  * @module
  */
-import { HubError } from "./hub_retry.ts";
+import { RequestError } from "./retry.ts";
 
 /** An answer whose body is read a chunk at a time. */
 export interface Answer {
   readonly response: Response;
   /**
    * The body.
-   * @throws {HubError} If the connection breaks, or no byte comes for too long.
+   * @throws {RequestError} If the connection breaks, or no byte comes for too long.
    */
   chunks(): AsyncGenerator<Uint8Array>;
   /** Lets go of what has not been read. */
@@ -26,7 +26,7 @@ export interface AskOptions {
 
 /**
  * Asks once; redirects are answers like others.
- * @throws {HubError} If there is no answer.
+ * @throws {RequestError} If there is no answer.
  */
 export async function ask(
   url: URL,
@@ -53,7 +53,7 @@ export async function ask(
 
 /**
  * The whole body of an answer.
- * @throws {HubError} If it is longer than allowed, or breaks off.
+ * @throws {RequestError} If it is longer than allowed, or breaks off.
  */
 export async function readAll(
   answer: Answer,
@@ -65,7 +65,7 @@ export async function readAll(
     parts.push(new Uint8Array(chunk));
     length += chunk.length;
     if (length > maxBytes) {
-      throw new HubError(`expected at most ${maxBytes} bytes: got more`);
+      throw new RequestError(`expected at most ${maxBytes} bytes: got more`);
     }
   }
   return new Uint8Array(await new Blob(parts).arrayBuffer());
@@ -95,7 +95,7 @@ class Watch {
   async within<T>(action: () => Promise<T>): Promise<T> {
     const timer = setTimeout(() => {
       const message = `no byte came for ${this.#ms / 1000} s`;
-      this.#controller.abort(new HubError(message, { mayPass: true }));
+      this.#controller.abort(new RequestError(message, { mayPass: true }));
     }, this.#ms);
     try {
       return await action();
@@ -110,5 +110,5 @@ class Watch {
 /** A connection fails with a TypeError, by the standard; what else there is was no connection's fault. */
 function connectionError(cause: unknown): unknown {
   if (!(cause instanceof TypeError)) return cause;
-  return new HubError(shorten(cause.message), { cause, mayPass: true });
+  return new RequestError(shorten(cause.message), { cause, mayPass: true });
 }

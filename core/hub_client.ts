@@ -7,7 +7,7 @@ import { type HubRepo, isCommit } from "./hub_cache.ts";
 import { type HubFile, type HubListing, parseListing } from "./hub_files.ts";
 import type { ByteRange } from "./hub_ranges.ts";
 import { type Answer, ask, readAll, shorten } from "./hub_answer.ts";
-import { HubError, parseRetryAfter } from "./hub_retry.ts";
+import { parseRetryAfter, RequestError } from "./retry.ts";
 
 /** Where the hub is, and who asks. */
 export interface HubClientOptions {
@@ -72,7 +72,7 @@ export class HubClient {
 
   /**
    * All files of a revision.
-   * @throws {HubError} If there is no such repository or revision, the user may not see it, or the hub fails.
+   * @throws {RequestError} If there is no such repository or revision, the user may not see it, or the hub fails.
    * @throws {SyntaxError} If the answer makes no sense.
    */
   async list(
@@ -96,7 +96,7 @@ export class HubClient {
     }
     const listing = parseListing(parseJson(bytes), url.href);
     if (isCommit(revision) && listing.commit !== revision) {
-      throw new HubError(
+      throw new RequestError(
         `expected commit ${revision} from the hub: got ${listing.commit}`,
       );
     }
@@ -106,7 +106,7 @@ export class HubClient {
   /**
    * Bytes of a range of a file, in order; ends early where the connection does.
    * @throws {RangesIgnored} If a part was asked for, and the server sends the whole file.
-   * @throws {HubError} If the server fails, or sends other bytes than were asked for.
+   * @throws {RequestError} If the server fails, or sends other bytes than were asked for.
    */
   async *read(options: ReadOptions): AsyncGenerator<Uint8Array> {
     const { repo, commit, file, range: { start, end }, signal } = options;
@@ -124,7 +124,7 @@ export class HubClient {
         const to = Math.min(chunk.length, end - at);
         at += chunk.length;
         if (at > last) {
-          throw new HubError(
+          throw new RequestError(
             `expected bytes [${start}, ${end}) of ${file.size} from the server: got more`,
           );
         }
@@ -152,7 +152,7 @@ export class HubClient {
       if (isPart && (got === want + file.size || got === `${want}*`)) {
         return start;
       }
-      throw new HubError(
+      throw new RequestError(
         `expected content-range "${want}${file.size}" from the server: got "${
           shorten(got)
         }"`,
@@ -161,7 +161,7 @@ export class HubClient {
     const length = headers.get("content-length");
     const isPlain = !headers.has("content-encoding");
     if (length !== null && isPlain && Number(length) !== file.size) {
-      throw new HubError(
+      throw new RequestError(
         `expected ${file.size} bytes from the server, as the hub says: got ${
           shorten(length)
         }`,
@@ -209,11 +209,13 @@ export class HubClient {
       const isWeb = next?.protocol === "https:" ||
         (next?.protocol === "http:" && url.protocol === "http:");
       if (location === null || !next || !isWeb) {
-        throw new HubError("the server redirects to where no file can be");
+        throw new RequestError("the server redirects to where no file can be");
       }
       url = next;
     }
-    throw new HubError(`the server redirects more than ${MAX_REDIRECTS} times`);
+    throw new RequestError(
+      `the server redirects more than ${MAX_REDIRECTS} times`,
+    );
   }
 
   /** What an answer that is no success means. */
@@ -222,7 +224,7 @@ export class HubClient {
     { id, type }: HubRepo,
     revision: string,
     file?: string,
-  ): HubError {
+  ): RequestError {
     const code = headers.get("x-error-code");
     const page =
       this.#url(`${type === "dataset" ? "datasets/" : ""}${id}`).href;
@@ -231,14 +233,14 @@ export class HubClient {
       const give = token === undefined
         ? "give a token in HF_TOKEN"
         : "the token in use may not read it";
-      return new HubError(
+      return new RequestError(
         code === "GatedRepo" || status === 403
           ? `status ${status}: access is gated: accept its license on ${page}, and ${give}`
           : `status ${status}: no such repository, or it is private or gated: check the name, and ${give}: see ${page}`,
       );
     }
     if (isOfHub && status === 404) {
-      return new HubError(
+      return new RequestError(
         code === "RevisionNotFound"
           ? `status 404: no revision "${revision}": see ${page}/branches`
           : file === undefined && code !== "EntryNotFound"
@@ -257,7 +259,7 @@ export class HubClient {
       ? `: asks to wait ${Math.ceil(retryAfterMs / 1000)} s`
       : "";
     const reason = status === 429 ? "too many requests" : "the server failed";
-    return new HubError(`status ${status}: ${reason}${wait}`, {
+    return new RequestError(`status ${status}: ${reason}${wait}`, {
       mayPass,
       retryAfterMs,
     });
@@ -269,6 +271,6 @@ function parseJson(bytes: Uint8Array): unknown {
     return JSON.parse(new TextDecoder().decode(bytes));
   } catch (cause) {
     const message = "expected JSON from the hub: got another text";
-    throw new HubError(message, { cause });
+    throw new RequestError(message, { cause });
   }
 }

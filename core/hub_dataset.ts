@@ -6,7 +6,7 @@
 import { formatHubAddress, type HubAddress } from "./hub_cache.ts";
 import { type HubClient, RangesIgnored } from "./hub_client.ts";
 import type { HubFile, HubListing } from "./hub_files.ts";
-import { HubError, type RetryPolicy, withRetries } from "./hub_retry.ts";
+import { RequestError, type RetryPolicy, withRetries } from "./retry.ts";
 import { checkRange, type Folder, missingFile, type Source } from "./source.ts";
 import { isTextFile } from "./text_files.ts";
 
@@ -124,7 +124,7 @@ function hubSource(
         }
         if (filled === bytes.length) return;
         const message = `expected ${end - start} bytes: got ${filled}`;
-        throw new HubError(message, { mayPass: true });
+        throw new RequestError(message, { mayPass: true });
       };
       try {
         await withRetries(retries, signal, fetchRest, () => filled);
@@ -136,7 +136,7 @@ function hubSource(
             { cause },
           );
         }
-        if (!(cause instanceof HubError)) throw cause;
+        if (!(cause instanceof RequestError)) throw cause;
         throw new Error(`Cannot read "${name}": ${cause.message}`, { cause });
       }
     },

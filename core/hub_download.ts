@@ -7,7 +7,7 @@ import { type HubClient, RangesIgnored } from "./hub_client.ts";
 import type { HubRepo } from "./hub_cache.ts";
 import type { HubFile, HubListing } from "./hub_files.ts";
 import { type ByteRange, countBytes, missingRanges } from "./hub_ranges.ts";
-import { HubError, type RetryPolicy, withRetries } from "./hub_retry.ts";
+import { RequestError, type RetryPolicy, withRetries } from "./retry.ts";
 
 /** Where files are kept by what they hold. */
 export interface HubStore {
@@ -194,7 +194,7 @@ class FileDownload {
       }
       if (at === end) return;
       const message = `the connection ended at byte ${at} of ${file.size}`;
-      throw new HubError(message, { mayPass: true });
+      throw new RequestError(message, { mayPass: true });
     };
     const record = async (): Promise<void> => {
       if (at === start) return;
@@ -206,7 +206,7 @@ class FileDownload {
       await record();
     } catch (error) {
       await record().catch(() => {}); // the first error is the one to tell
-      throw error instanceof HubError ? this.#told(error) : error;
+      throw error instanceof RequestError ? this.#told(error) : error;
     } finally {
       writer.close();
     }
@@ -222,7 +222,7 @@ class FileDownload {
     this.#all.count(nBytes);
   }
 
-  #told(error: HubError): Error {
+  #told(error: RequestError): Error {
     const advice = error.mayPass
       ? ": run the same command again, which goes on where it stopped"
       : "";

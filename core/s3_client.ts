@@ -5,12 +5,12 @@
  */
 import { S3mini } from "s3mini";
 import {
-  HubError,
   parseRetryAfter,
   REAL_TIME,
+  RequestError,
   type RetryPolicy,
   withRetries,
-} from "./hub_retry.ts";
+} from "./retry.ts";
 import { readS3Error } from "./s3_answer.ts";
 
 /** Where a folder of an object store is, and the right to it; it can be sent to a worker. */
@@ -113,7 +113,7 @@ export class S3Client {
     try {
       return await withRetries(this.#timing, never, attempt, () => nBytes);
     } catch (cause) {
-      if (!(cause instanceof HubError)) throw cause;
+      if (!(cause instanceof RequestError)) throw cause;
       const { verb, key } = request;
       throw new Error(
         `Cannot ${verb} "${this.nameOf(key)}": ${cause.message}`,
@@ -204,7 +204,7 @@ class Watch {
     const ms = this.#timing.idleMs + moreMs;
     return this.#timing.after(ms, () =>
       this.#controller.abort(
-        new HubError(
+        new RequestError(
           `nothing came for ${Math.round(ms / 1000)} s: try again later`,
           { mayPass: true },
         ),
@@ -216,32 +216,32 @@ class Watch {
 async function refusal(
   response: Response,
   { bucket, endpoint }: S3Address,
-): Promise<HubError> {
+): Promise<RequestError> {
   const { status, headers } = response;
   const { code, message } = await readS3Error(response);
   const region = headers.get("x-amz-bucket-region");
   const isRedirect = status >= 300 && status < 400;
   if (region !== null && (isRedirect || status === 400)) {
-    return new HubError(
+    return new RequestError(
       `the bucket is in another region: set AWS_REGION to ${
         JSON.stringify(region)
       }`,
     );
   }
   if (code === "NoSuchBucket") {
-    return new HubError(
+    return new RequestError(
       `there is no bucket "${bucket}" at ${endpoint}: check its name and AWS_ENDPOINT_URL`,
     );
   }
   const what = `the server answered ${status}${message}`;
   if (status === 401 || status === 403) {
-    return new HubError(
+    return new RequestError(
       `${what}: check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION, and what they allow`,
     );
   }
   const mayPass = status === 429 || status === 408 ||
     (status >= 500 && status !== 501) || code === "RequestTimeout";
-  return new HubError(`${what}${mayPass ? ": try again later" : ""}`, {
+  return new RequestError(`${what}${mayPass ? ": try again later" : ""}`, {
     mayPass,
     retryAfterMs: parseRetryAfter(headers.get("retry-after"), Date.now()),
   });
@@ -249,9 +249,9 @@ async function refusal(
 
 /** The failure of a connection, which may pass; other errors as they are. */
 function networkError(error: unknown): unknown {
-  if (!(error instanceof Error) || error instanceof HubError) return error;
+  if (!(error instanceof Error) || error instanceof RequestError) return error;
   if (error.name === "NotCapable") {
-    return new HubError("not permitted: run with --allow-net", {
+    return new RequestError("not permitted: run with --allow-net", {
       cause: error,
     });
   }
@@ -259,7 +259,7 @@ function networkError(error: unknown): unknown {
   // Deno quotes the URL, which holds the signature.
   const reason = error.message.replace(/ for url \([^)]*\)/, "")
     .replaceAll(/https?:\/\/\S+/g, "the server").replace(/\s+/g, " ");
-  return new HubError(`${reason}: check AWS_ENDPOINT_URL and the network`, {
+  return new RequestError(`${reason}: check AWS_ENDPOINT_URL and the network`, {
     mayPass: true,
     cause: error,
   });

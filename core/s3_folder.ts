@@ -3,7 +3,7 @@
  * were cut off, and never mix two versions of a file. Web APIs only.
  * @module
  */
-import { HubError } from "./hub_retry.ts";
+import { RequestError } from "./retry.ts";
 import { parseListPage, readXml } from "./s3_answer.ts";
 import type { S3Address, S3Client } from "./s3_client.ts";
 import {
@@ -87,7 +87,7 @@ export async function headS3(
     if (status === 404) return Promise.resolve(undefined);
     const length = headers.get("content-length") ?? "";
     if (!/^\d{1,15}$/.test(length)) {
-      throw new HubError(
+      throw new RequestError(
         `expected the length of the file: got ${JSON.stringify(length)}`,
       );
     }
@@ -119,14 +119,16 @@ async function readInto(
     checkAnswer(client.nameOf(key), response, start + filled, end, head);
     for await (const chunk of response.body ?? []) {
       if (filled + chunk.length > bytes.length) {
-        throw new HubError("expected the bytes that were asked for: got more");
+        throw new RequestError(
+          "expected the bytes that were asked for: got more",
+        );
       }
       bytes.set(chunk, filled);
       filled += chunk.length;
       progress(chunk.length);
     }
     if (filled === bytes.length) return;
-    throw new HubError(
+    throw new RequestError(
       `the answer ended at byte ${start + filled} of ${end}: try again later`,
       { mayPass: true },
     );
@@ -150,7 +152,7 @@ function checkAnswer(
     );
   }
   if (status === 206 && range === `bytes ${start}-${end - 1}/${total}`) return;
-  throw new HubError(
+  throw new RequestError(
     `expected status 206 with bytes ${start}-${end - 1}: got ${status} with ${
       JSON.stringify(range)
     }`,

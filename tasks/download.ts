@@ -23,11 +23,11 @@ import {
   readNote,
 } from "../core/hub_files.ts";
 import {
-  HubError,
   REAL_TIME,
+  RequestError,
   type RetryPolicy,
   withRetries,
-} from "../core/hub_retry.ts";
+} from "../core/retry.ts";
 import { runTask, type TaskContext } from "./cli.ts";
 import { variable } from "./environment.ts";
 import { formatBytes, formatTable } from "./format.ts";
@@ -142,7 +142,7 @@ async function listFiles(
     const list = () => client.list(repo, revision, signal);
     return await withRetries(retries, signal, list);
   } catch (error) {
-    if (!(error instanceof HubError)) throw error;
+    if (!(error instanceof RequestError)) throw error;
     const message = `Cannot download "${repo.id}": ${error.message}`;
     throw new Error(message, { cause: error });
   }

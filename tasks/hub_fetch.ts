@@ -5,11 +5,11 @@
  */
 import { shorten } from "../core/hub_answer.ts";
 import {
-  HubError,
   parseRetryAfter,
+  RequestError,
   type RetryPolicy,
   withRetries,
-} from "../core/hub_retry.ts";
+} from "../core/retry.ts";
 import { FileBlob } from "./file_blob.ts";
 
 /** How requests are made. */
@@ -29,7 +29,7 @@ const MAX_MESSAGE_BYTES = 64 * 1024;
 
 /**
  * `fetch` for the hub; what it returns is a success, or has a status that is taken.
- * @throws {HubError} When a request has failed for good.
+ * @throws {RequestError} When a request has failed for good.
  */
 export function hubFetch(options: HubFetchOptions): typeof fetch {
   const { retries, signal } = options;
@@ -71,7 +71,7 @@ async function attempt(
     if (!(error instanceof TypeError)) throw error;
     // Nobody knows whether a commit whose answer did not come was made; making it again does no harm.
     const message = `the connection failed: ${withoutAddress(error.message)}`;
-    throw new HubError(message, { cause: error, mayPass: true });
+    throw new RequestError(message, { cause: error, mayPass: true });
   }
 }
 
@@ -80,7 +80,7 @@ async function failure(
   response: Response,
   isOfHub: boolean,
   url: URL,
-): Promise<HubError> {
+): Promise<RequestError> {
   const { status, headers } = response;
   const said = await messageOf(response);
   const retryAfterMs = parseRetryAfter(headers.get("retry-after"), Date.now());
@@ -102,7 +102,7 @@ async function failure(
       ? "the hub refused it"
       : "the store of large files refused it: run the same command again");
   const told = said === "" ? "" : ` (${said})`;
-  return new HubError(`status ${status}: ${reason}${told}`, {
+  return new RequestError(`status ${status}: ${reason}${told}`, {
     mayPass,
     retryAfterMs,
   });

@@ -6,7 +6,7 @@ import { commitIter } from "@huggingface/hub";
 import { z } from "zod";
 import { shorten } from "../core/hub_answer.ts";
 import { DEFAULT_REVISION } from "../core/hub_cache.ts";
-import { HubError, type RetryPolicy } from "../core/hub_retry.ts";
+import { RequestError, type RetryPolicy } from "../core/retry.ts";
 import { hubFetch } from "./hub_fetch.ts";
 
 /** What is published, and where. */
@@ -56,7 +56,7 @@ export async function publish(publication: Publication): Promise<string> {
   } catch (error) {
     signal.throwIfAborted();
     // Errors of the package have addresses with signatures in them.
-    const reason = error instanceof HubError
+    const reason = error instanceof RequestError
       ? error.message
       : "the hub answered otherwise than expected";
     throw new Error(`Cannot publish to "${id}": ${reason}`, { cause: error });
@@ -140,7 +140,7 @@ async function makeRepo(publication: Publication): Promise<void> {
   }
   const found = await answerOf(Repo, repo);
   if (isPrivate && !found.private) {
-    throw new HubError(
+    throw new RequestError(
       "expected a private repository, as --private asks: got a public one: make it private first, or leave --private out",
     );
   }
@@ -158,7 +158,7 @@ async function answerOf<T>(
   const json: unknown = await response.json().catch(() => undefined);
   const result = schema.safeParse(json);
   if (result.success) return result.data;
-  throw new HubError(
+  throw new RequestError(
     "expected what a hub says of a repository: got other text",
   );
 }

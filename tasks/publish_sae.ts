@@ -6,7 +6,7 @@
 import type { ConfigOf, FlagTable } from "../core/flags.ts";
 import { DEFAULT_REVISION, parseHubAddress } from "../core/hub_cache.ts";
 import { parseEndpoint } from "../core/hub_client.ts";
-import { REAL_TIME } from "../core/hub_retry.ts";
+import { REAL_TIME } from "../core/retry.ts";
 import { openSae, runTask, type TaskContext, type TaskSpec } from "./cli.ts";
 import { variable } from "./environment.ts";
 import { formatBytes, formatTable } from "./format.ts";

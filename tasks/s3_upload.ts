@@ -4,7 +4,7 @@
  * @module
  */
 import { createHash } from "node:crypto";
-import { HubError } from "../core/hub_retry.ts";
+import { RequestError } from "../core/retry.ts";
 import { readS3Error, readXml, textsOf } from "../core/s3_answer.ts";
 import type { S3Client, S3Request } from "../core/s3_client.ts";
 import { headS3 } from "../core/s3_folder.ts";
@@ -70,7 +70,9 @@ export class S3Upload implements AsyncDisposable {
       const xml = await readXml(client.nameOf(key), response, progress);
       const [id] = textsOf(xml, "UploadId");
       if (id) return id;
-      throw new HubError("expected an upload in parts: got no number of it");
+      throw new RequestError(
+        "expected an upload in parts: got no number of it",
+      );
     });
     return new S3Upload(client, key, id);
   }
@@ -132,13 +134,13 @@ export class S3Upload implements AsyncDisposable {
         const { message } = await readS3Error(response);
         // An attempt before may have done it, and its answer was lost.
         if (await this.#isThere()) return;
-        throw new HubError(`the server answered 404${message}`);
+        throw new RequestError(`the server answered 404${message}`);
       }
       // It answers 200 before it is done, and may fail after that.
       const xml = await readXml(name, response, progress);
       if (xml.includes("<CompleteMultipartUploadResult")) return;
       const [code = "no result"] = textsOf(xml, "Code");
-      throw new HubError(
+      throw new RequestError(
         `the server could not put its parts together (${code}): try again later`,
         { mayPass: true },
       );

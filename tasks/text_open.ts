@@ -19,7 +19,7 @@ import {
   textFilesOf,
 } from "../core/hub_dataset.ts";
 import { type HubListing, readNote } from "../core/hub_files.ts";
-import { HubError, REAL_TIME, withRetries } from "../core/hub_retry.ts";
+import { REAL_TIME, RequestError, withRetries } from "../core/retry.ts";
 import { commitOf } from "../core/hub_snapshot.ts";
 import type { Folder } from "../core/source.ts";
 import {
@@ -163,7 +163,7 @@ async function fetchListing(
     const few = { ...retries, nAttempts: N_LIST_ATTEMPTS };
     return await withRetries(few, signal, list);
   } catch (cause) {
-    if (!(cause instanceof HubError)) throw cause;
+    if (!(cause instanceof RequestError)) throw cause;
     throw new Error(
       `Cannot open text "${
         formatHubAddress(address)

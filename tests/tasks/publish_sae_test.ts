@@ -3,7 +3,7 @@
  */
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { HubError, type RetryPolicy } from "../../core/hub_retry.ts";
+import { RequestError, type RetryPolicy } from "../../core/retry.ts";
 import { FileBlob } from "../../tasks/file_blob.ts";
 import { runStage } from "../../tasks/cli.ts";
 import { publish } from "../../tasks/hub_publish.ts";
@@ -205,7 +205,7 @@ Deno.test("publish() tells in one line why the hub refuses, without token or add
       /^Error: Cannot publish to "me\/olmo-/,
     );
     await commit.catch((error: Error) => {
-      assert.ok(error.cause instanceof HubError);
+      assert.ok(error.cause instanceof RequestError);
       for (let at: unknown = error; at instanceof Error; at = at.cause) {
         assert.ok(!/http|signature|hf_/.test(at.message), at.message);
       }

@@ -7,12 +7,12 @@ import {
   parseRanges,
 } from "../../core/hub_ranges.ts";
 import {
-  HubError,
   parseRetryAfter,
   REAL_TIME,
+  RequestError,
   waitMs,
   withRetries,
-} from "../../core/hub_retry.ts";
+} from "../../core/retry.ts";
 
 const range = (start: number, end: number) => ({ start, end });
 
@@ -85,8 +85,8 @@ async function run(
   return { waits, nDone };
 }
 
-const passing = (retryAfterMs = 0): HubError =>
-  new HubError("busy", { mayPass: true, retryAfterMs });
+const passing = (retryAfterMs = 0): RequestError =>
+  new RequestError("busy", { mayPass: true, retryAfterMs });
 
 Deno.test("withRetries() waits longer and longer, as long as it is asked, and not forever", async () => {
   const three = [passing(), passing(), passing()];
@@ -94,7 +94,7 @@ Deno.test("withRetries() waits longer and longer, as long as it is asked, and no
   await rejects(run(three, 3), { message: "busy" });
   deepEqual((await run([passing(9000), passing(1)], 9)).waits, [9000, 1000]);
   await rejects(run([passing(3_600_000)], 9), { message: "busy" });
-  await rejects(run([new HubError("no")], 9), { message: "no" });
+  await rejects(run([new RequestError("no")], 9), { message: "no" });
   await rejects(run([new Error("bug")], 9), { message: "bug" });
   ok(waitMs(50, 1) <= 20_000 && waitMs(1, 0) === 250);
 });

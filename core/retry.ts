@@ -3,8 +3,8 @@
  * @module
  */
 
-/** A failure of the hub or of the way to it. */
-export class HubError extends Error {
+/** A failure of a server, or of the way to it. */
+export class RequestError extends Error {
   /** Whether the same request may succeed later. */
   readonly mayPass: boolean;
   /** Milliseconds that the server asked to wait; 0 where it did not. */
@@ -16,7 +16,7 @@ export class HubError extends Error {
     options: ErrorOptions & { mayPass?: boolean; retryAfterMs?: number } = {},
   ) {
     super(message, options);
-    this.name = "HubError";
+    this.name = "RequestError";
     this.mayPass = options.mayPass ?? false;
     this.retryAfterMs = options.retryAfterMs ?? 0;
   }
@@ -74,7 +74,7 @@ export function parseRetryAfter(header: string | null, now: number): number {
 /**
  * Runs an attempt until it succeeds, fails for good, or has failed too often.
  * @param nBytes How many bytes all attempts together have brought; news between failures counts them anew.
- * @throws {HubError} The last failure.
+ * @throws {RequestError} The last failure.
  */
 export async function withRetries<T>(
   policy: RetryPolicy,
@@ -90,7 +90,7 @@ export async function withRetries<T>(
       return await attempt();
     } catch (error) {
       signal.throwIfAborted();
-      if (!(error instanceof HubError) || !error.mayPass) throw error;
+      if (!(error instanceof RequestError) || !error.mayPass) throw error;
       if (nBytes() - before >= NEWS_BYTES) failures = 0;
       before = nBytes();
       failures++;
